@@ -1,0 +1,1 @@
+"""brewlens: trace how a language model comes to an answer."""
