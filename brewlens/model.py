@@ -1,0 +1,644 @@
+"""The one door to TransformerLens: load, encode, capture residuals, inject, read out, edit.
+
+A residual is the residual stream at the output of a block (``resid_post``, layers 0-based) at the last
+prompt token, before the final norm, for every block including the last. Weights are the raw ones: the
+bridge's compatibility mode, which rewrites them, is never used.
+
+Prompts run right-padded without a mask (see :class:`brewlens.batching.Batch`), and every logit comes from
+the model's own forward. The unembedding is shown only the last token of each prompt, so that no tensor
+``[row, position, vocabulary]`` ever exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from brewlens.answers import DIGITS, AnswerSpace
+from brewlens.batching import Batch, length_sorted
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase
+
+    from brewlens.selfcheck import ModelCheck
+
+Hook = Callable[[Tensor, Any], Tensor | None]
+
+BATCH_TOKENS = 16384
+BUNDLED = ("reference",)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+# Logits of one batch, in elements: 256 MiB in float32.
+_LOGITS_PER_BATCH = 2**26
+
+
+class ModelError(ValueError):
+    """A model cannot be loaded, or failed its self-check. The text says asked, found, what to do."""
+
+
+@dataclass(frozen=True)
+class AnswerLogits:
+    """What the model says, seen from the answer classes; on the CPU, float32.
+
+    Attributes:
+        logits: ``[*rows, class]`` logits of the class tokens, after the architecture's soft cap or scale.
+        log_other: ``[*rows]`` logsumexp of the logits of every other token.
+        top_id: ``[*rows]`` vocabulary id of the largest logit of all.
+    """
+
+    logits: Float[Tensor, "*rows class"]
+    log_other: Float[Tensor, "*rows"]
+    top_id: Int[Tensor, "*rows"]
+
+    @property
+    def other_mass(self) -> Float[Tensor, "*rows"]:
+        """Probability outside the classes, under the full vocabulary."""
+        return torch.sigmoid(self.log_other - self.logits.logsumexp(-1))
+
+    @property
+    def predicted(self) -> Int[Tensor, "*rows"]:
+        """Class index of the largest class logit; the lowest index wins a tie."""
+        return self.logits.argmax(-1)
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, rows: Any) -> AnswerLogits:
+        """The same, indexed on the leading axis."""
+        return AnswerLogits(self.logits[rows], self.log_other[rows], self.top_id[rows])
+
+    def reshape(self, *rows: int) -> AnswerLogits:
+        """The same rows under other leading axes."""
+        return AnswerLogits(
+            self.logits.reshape(*rows, self.logits.shape[-1]),
+            self.log_other.reshape(rows),
+            self.top_id.reshape(rows),
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[AnswerLogits]) -> AnswerLogits:
+        """Join along the leading axis."""
+        return AnswerLogits(
+            torch.cat([p.logits for p in parts]),
+            torch.cat([p.log_other for p in parts]),
+            torch.cat([p.top_id for p in parts]),
+        )
+
+    @staticmethod
+    def of(
+        logits: Float[Tensor, "row vocabulary"], space: AnswerSpace, chunk: int = 256
+    ) -> AnswerLogits:
+        """Reduce full logits, ``chunk`` rows at a time."""
+        ids = torch.tensor(space.token_ids, device=logits.device)
+        parts = []
+        for rows in logits.split(chunk):
+            rows = rows.float()
+            other = rows.index_fill(-1, ids, -torch.inf).logsumexp(-1)
+            parts.append(AnswerLogits(rows[:, ids].cpu(), other.cpu(), rows.argmax(-1).cpu()))
+        return AnswerLogits.concatenate(parts)
+
+    def __repr__(self) -> str:
+        *rows, classes = self.logits.shape
+        return f"AnswerLogits({' x '.join(map(str, rows))} rows, {classes} classes)"
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One pass over prompts.
+
+    Attributes:
+        residuals: ``[sample, layer, d_model]`` at block outputs, last prompt token, on the CPU.
+        tokens: The token ids that the model read, one tuple per sample, without padding.
+        output: The model's own answer logits, rows ``[sample]``.
+    """
+
+    residuals: Float[Tensor, "sample layer d_model"]
+    tokens: tuple[tuple[int, ...], ...]
+    output: AnswerLogits
+
+    def __repr__(self) -> str:
+        samples, layers, width = self.residuals.shape
+        return f"ForwardPass({samples} samples x {layers} layers x {width})"
+
+
+class HookedModel:
+    """A causal language model with hooks on its residual stream. Made by :func:`load_model`.
+
+    Attributes:
+        name: What was asked for: a bundled name, a folder, or a hub id.
+        revision: Commit hash on the hub, or None for a folder.
+        bridge: The TransformerLens bridge, in evaluation mode, with raw weights.
+        tokenizer: The Hugging Face tokenizer; its settings are not touched.
+        check: What the self-check at loading measured.
+    """
+
+    name: str
+    revision: str | None
+    bridge: TransformerBridge
+    tokenizer: PreTrainedTokenizerBase
+    check: ModelCheck
+
+    @classmethod
+    def from_bridge(
+        cls,
+        bridge: TransformerBridge,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        check_prompts: Sequence[str] | None = None,
+    ) -> HookedModel:
+        """Wrap a bridge that is already there, and check it.
+
+        Args:
+            bridge: With raw weights (not in compatibility mode) and in evaluation mode.
+            tokenizer: Default: the bridge's own, which may add a BOS that yours does not.
+            name: Default: the bridge's model name.
+            revision: Commit hash on the hub, if any.
+            check_prompts: Prompts of the self-check, which end where a digit must follow.
+
+        Raises:
+            ModelError: If the bridge is not usable or fails the self-check.
+        """
+        from brewlens.selfcheck import check
+
+        model = cls()
+        model.bridge = bridge
+        model.name = str(bridge.cfg.model_name) if name is None else name
+        model.revision = revision
+        tokenizer = bridge.tokenizer if tokenizer is None else tokenizer
+        if tokenizer is None:
+            raise ModelError(f"{model.name}: the bridge has no tokenizer; pass tokenizer=")
+        model.tokenizer = tokenizer
+        if bridge.compatibility_mode:
+            raise ModelError(
+                f"{model.name}: asked for raw weights, found a bridge in compatibility mode, which has "
+                "rewritten them; boot it again without enable_compatibility_mode()"
+            )
+        if any(m.training for m in bridge.original_model.modules()):
+            raise ModelError(f"{model.name}: the model is in training mode; call bridge.eval() first")
+        model.check = check(model, check_prompts)
+        return model
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.bridge.cfg.n_layers)
+
+    @property
+    def d_model(self) -> int:
+        return int(self.bridge.cfg.d_model)
+
+    @property
+    def d_vocab(self) -> int:
+        return int(self.bridge.cfg.d_vocab)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.bridge.original_model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.bridge.original_model.parameters()).dtype
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """blake2b over names, types, shapes and bytes of the weights, in the order of the names."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, value in sorted(self.bridge.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """blake2b over the tokenizer's definition: vocabulary, rules and special tokens."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        rules = json.dumps(self.tokenizer.get_vocab(), sort_keys=True) if backend is None else backend.to_str()
+        special = json.dumps(self.tokenizer.special_tokens_map, sort_keys=True, default=str)
+        return hashlib.blake2b(f"{rules}\n{special}".encode(), digest_size=16).hexdigest()
+
+    def __repr__(self) -> str:
+        return (
+            f"HookedModel({self.name}: {self.n_layers} layers x {self.d_model}, vocabulary {self.d_vocab}, "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device})"
+        )
+
+    # Text and tokens
+
+    def token_ids(self, prompt: str) -> tuple[int, ...]:
+        """The ids that the model reads for ``prompt``, special tokens included as the tokenizer adds them.
+
+        Raises:
+            ValueError: If there is no token, or the prompt is longer than the model's context.
+        """
+        ids = tuple(self.tokenizer(prompt)["input_ids"])
+        limit = getattr(self.bridge.cfg, "n_ctx", None)
+        if not ids or (limit and len(ids) > limit):
+            raise ValueError(
+                f"prompt {prompt[-40:]!r} has {len(ids)} tokens; {self.name} reads 1 to {limit}. "
+                "Leave the prompt out or shorten it"
+            )
+        if max(ids) >= self.d_vocab:
+            raise ModelError(
+                f"{self.name}: token {max(ids)} of {prompt[-40:]!r} is outside the model's vocabulary of "
+                f"{self.d_vocab}; the tokenizer belongs to another model"
+            )
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, unchanged: no clean-up, special tokens shown."""
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+    def encode(self, prompts: Sequence[str]) -> Batch:
+        """All prompts in one batch, on the model's device.
+
+        Raises:
+            ValueError: If there is no prompt, or one is empty or too long.
+        """
+        return self._batch([self.token_ids(p) for p in _listed(prompts)])
+
+    def answer_space(self, prompts: Sequence[str], classes: Sequence[str] = DIGITS) -> AnswerSpace:
+        """The token of each class behind up to eight of the prompts, those with different endings.
+
+        Raises:
+            ValueError: If a class is not one token there (see :meth:`AnswerSpace.derive`).
+        """
+        endings = {prompt[-24:]: prompt for prompt in _listed(prompts)}
+        contexts = list(endings.values())[:8]
+        return AnswerSpace.derive(self.token_ids, self.decode, contexts, classes)
+
+    # Hooks
+
+    @contextmanager
+    def hooks(self, pairs: Sequence[tuple[str, Hook]]) -> Iterator[HookedModel]:
+        """Attach forward hooks, and take them off again whatever happens.
+
+        Args:
+            pairs: Hook point name, and ``f(tensor, hook)`` that returns a new tensor or None. Bind what
+                the function needs (the layer, for one) in its closure; a hook point can have two names.
+
+        Raises:
+            ModelError: If a name is unknown; no hook is attached then.
+        """
+        known = self.bridge.hook_dict
+        if unknown := [name for name, _ in pairs if name not in known]:
+            near = [n for n in known if n.rpartition(".")[2] == unknown[0].rpartition(".")[2]][:3]
+            raise ModelError(
+                f"{self.name} has no hook point {unknown[0]!r}; it has {len(known)}, for example "
+                f"{near or list(known)[:3]} (all of them: model.bridge.hook_dict)"
+            )
+        with self.bridge.hooks(fwd_hooks=list(pairs)):
+            yield self
+
+    def block_output(self, layer: int) -> str:
+        """Name of the hook point at the output of a block (0-based): the residual stream after it."""
+        return f"blocks.{layer}.hook_out"
+
+    # Passes
+
+    def batches(
+        self,
+        prompts: Sequence[str],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = False,
+    ) -> Iterator[tuple[Int[Tensor, "row"], Batch]]:
+        """Length-sorted batches: which prompts, and their batch on the model's device.
+
+        Together with :meth:`hooks` and :meth:`run` this is all that an intervention needs.
+        """
+        ids = [self.token_ids(p) for p in _listed(prompts)]
+        yield from self._batches(ids, batch_tokens, progress)
+
+    def run(self, batch: Batch, space: AnswerSpace) -> AnswerLogits:
+        """The model's answer logits at the last token of each row, under the hooks in force."""
+        return AnswerLogits.of(self._logits(batch, lambda x, hook: batch.gather(x).unsqueeze(1)), space)
+
+    def forward(
+        self,
+        prompts: Sequence[str],
+        space: AnswerSpace,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        dtype: torch.dtype = torch.float32,
+        progress: bool = False,
+    ) -> ForwardPass:
+        """Residuals and the model's own answer, in one pass.
+
+        Args:
+            prompts: In any order and number; results keep their order.
+            space: The answer classes.
+            batch_tokens: Most tokens in one forward; bounds the memory.
+            dtype: Of the residuals that are returned.
+            progress: Show a progress bar.
+
+        Raises:
+            ValueError: If there is no prompt, or one is empty or too long.
+        """
+        residuals, tokens, output = self._sweep(prompts, space, True, batch_tokens, dtype, progress)
+        return ForwardPass(residuals, tokens, output)
+
+    def last_residuals(
+        self,
+        prompts: Sequence[str],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        dtype: torch.dtype = torch.float32,
+        progress: bool = False,
+    ) -> tuple[Float[Tensor, "sample layer d_model"], tuple[tuple[int, ...], ...]]:
+        """Residual stream at every block output at the last prompt token, and the token ids read.
+
+        Arguments and errors as in :meth:`forward`; the unembedding is skipped.
+        """
+        residuals, tokens, _ = self._sweep(prompts, None, True, batch_tokens, dtype, progress)
+        return residuals, tokens
+
+    def answer_logits(
+        self,
+        prompts: Sequence[str],
+        space: AnswerSpace,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = False,
+    ) -> AnswerLogits:
+        """The model's own answer to each prompt, rows ``[sample]``. Errors as in :meth:`forward`."""
+        return self._sweep(prompts, space, False, batch_tokens, torch.float32, progress)[2]
+
+    def base_logits(self, targets: Sequence[str], space: AnswerSpace, **options: Any) -> AnswerLogits:
+        """:meth:`answer_logits` of prompts that repeat: each distinct one is run once."""
+        distinct = {t: row for row, t in enumerate(dict.fromkeys(_listed(targets)))}
+        return self.answer_logits(list(distinct), space, **options)[[distinct[t] for t in targets]]
+
+    @torch.no_grad()
+    def read_out(
+        self, residuals: Float[Tensor, "*rows d_model"], space: AnswerSpace, chunk: int = 1024
+    ) -> AnswerLogits:
+        """Final norm and unembedding of residuals, ``chunk`` rows at a time.
+
+        At the last layer this is the model's own answer; at an earlier one, the logit lens.
+
+        Raises:
+            ValueError: If the last axis is not ``d_model`` or there is no row.
+        """
+        if residuals.shape[-1] != self.d_model or residuals.numel() == 0:
+            raise ValueError(
+                f"read_out takes rows of width {self.d_model}, found shape {tuple(residuals.shape)}"
+            )
+        chunk = max(1, min(chunk, _LOGITS_PER_BATCH // self.d_vocab))
+        parts = []
+        for rows in residuals.reshape(-1, self.d_model).split(chunk):
+            # The row axis stands where the norm expects the position axis.
+            normed = self.bridge.ln_final(rows.to(self.device, self.dtype).unsqueeze(0))
+            logits = self.bridge.adapter.apply_output_logits_transform(self.bridge.unembed(normed))
+            parts.append(AnswerLogits.of(logits.squeeze(0), space))
+        return AnswerLogits.concatenate(parts).reshape(*residuals.shape[:-1])
+
+    def inject(
+        self,
+        residuals: Float[Tensor, "sample layer d_model"],
+        targets: Sequence[str],
+        space: AnswerSpace,
+        *,
+        layers: Sequence[int] | Int[Tensor, "sample layer"] | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = False,
+    ) -> AnswerLogits:
+        """Put residuals into other prompts and let the later blocks run.
+
+        For every sample ``s`` and position ``k`` on the layer axis: run ``targets[s]``, overwrite the
+        output of block ``layers[k]`` at its last token by ``residuals[s, k]``, and read the logits at
+        that token.
+
+        Args:
+            residuals: What is written. At an edit other than plain transplantation (a blend, a
+                projection), the edited vectors.
+            targets: One target prompt per sample.
+            space: The answer classes.
+            layers: Block (0-based) of each entry of the layer axis; one row per sample if samples
+                differ. Default: ``0 .. n_layers - 1``.
+            batch_tokens: Most tokens in one forward; bounds the memory.
+            progress: Show a progress bar.
+
+        Returns:
+            Rows ``[sample, layer]``.
+
+        Raises:
+            ValueError: If shapes, targets and layers do not fit together.
+        """
+        targets = _listed(targets)
+        where = self._placed(residuals, len(targets), layers)
+        ids = {t: self.token_ids(t) for t in dict.fromkeys(targets)}
+        samples, depth, _ = residuals.shape
+        rows_ids = [ids[t] for t in targets for _ in range(depth)]
+        values, where = residuals.reshape(-1, self.d_model), where.reshape(-1)
+        found, parts = [], []
+        for rows, batch in self._batches(rows_ids, batch_tokens, progress):
+            pairs = []
+            for layer in where[rows].unique().tolist():
+                here = (where[rows] == layer).nonzero().squeeze(1)
+                pairs.append((self.block_output(layer), _writer(batch, values[rows[here]], here)))
+            with self.hooks(pairs):
+                parts.append(self.run(batch, space))
+            found.append(rows)
+        return _reordered(parts, found).reshape(samples, depth)
+
+    def _placed(
+        self,
+        residuals: Tensor,
+        samples: int,
+        layers: Sequence[int] | Tensor | None,
+    ) -> Int[Tensor, "sample layer"]:
+        where = torch.as_tensor(range(self.n_layers) if layers is None else layers)
+        expected = (samples, where.shape[-1], self.d_model)
+        if tuple(residuals.shape) != expected or 0 in expected:
+            raise ValueError(
+                f"inject needs residuals [sample, layer, d_model] = {list(expected)} for {samples} targets "
+                f"and {where.shape[-1]} layers, found {list(residuals.shape)}"
+            )
+        if where.min() < 0 or where.max() >= self.n_layers:
+            raise ValueError(f"layers run from 0 to {self.n_layers - 1}, found {where.unique().tolist()}")
+        return where.expand(expected[:2])
+
+    def _batch(self, ids: Sequence[Sequence[int]]) -> Batch:
+        return Batch.of(ids, pad=0, device=self.device)
+
+    def _batches(
+        self, ids: Sequence[Sequence[int]], batch_tokens: int, progress: bool
+    ) -> Iterator[tuple[Int[Tensor, "row"], Batch]]:
+        max_rows = max(1, _LOGITS_PER_BATCH // self.d_vocab)
+        with tqdm(total=len(ids), disable=not progress, unit="row", desc=self.name) as bar:
+            for rows in length_sorted([len(i) for i in ids], batch_tokens, max_rows):
+                yield rows, self._batch([ids[r] for r in rows.tolist()])
+                bar.update(len(rows))
+
+    @torch.no_grad()
+    def _logits(self, batch: Batch, shorten: Hook) -> Float[Tensor, "row vocabulary"]:
+        # Shortening the unembedding's input, not the last block's output: some models restore the
+        # shape [row, position, d_model] after the final norm.
+        with self.hooks([("unembed.hook_in", shorten)]):
+            return self.bridge(batch.tokens, use_cache=False, output_attentions=False)[:, 0]
+
+    def _sweep(
+        self,
+        prompts: Sequence[str],
+        space: AnswerSpace | None,
+        capture: bool,
+        batch_tokens: int,
+        dtype: torch.dtype,
+        progress: bool,
+    ) -> tuple[Any, tuple[tuple[int, ...], ...], Any]:
+        ids = tuple(self.token_ids(p) for p in _listed(prompts))
+        residuals = torch.empty(len(ids), self.n_layers, self.d_model, dtype=dtype) if capture else None
+        found, parts = [], []
+        for rows, batch in self._batches(ids, batch_tokens, progress):
+            buffer = torch.empty(len(batch), self.n_layers, self.d_model, device=self.device, dtype=self.dtype)
+            pairs = [(self.block_output(l), _reader(batch, buffer[:, l])) for l in range(self.n_layers)]
+            with self.hooks(pairs if capture else []):
+                if space is None:
+                    self._logits(batch, lambda x, hook: x[:1, :1])
+                else:
+                    parts.append(self.run(batch, space))
+            if residuals is not None:
+                residuals[rows] = buffer.to("cpu", dtype)
+            found.append(rows)
+        return residuals, ids, _reordered(parts, found) if parts else None
+
+
+def _reader(batch: Batch, into: Float[Tensor, "row d_model"]) -> Hook:
+    def read(x: Tensor, hook: Any) -> None:
+        into.copy_(batch.gather(x))
+
+    return read
+
+
+def _writer(batch: Batch, values: Float[Tensor, "some d_model"], rows: Int[Tensor, "some"]) -> Hook:
+    def write(x: Tensor, hook: Any) -> Tensor:
+        return batch.replace(x, values, rows)
+
+    return write
+
+
+def _reordered(parts: Sequence[AnswerLogits], found: Sequence[Int[Tensor, "row"]]) -> AnswerLogits:
+    return AnswerLogits.concatenate(parts)[torch.argsort(torch.cat(list(found)))]
+
+
+def _listed(prompts: Sequence[str]) -> Sequence[str]:
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError(f"give a list of at least one prompt, found {prompts!r}")
+    return prompts
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    check_prompts: Sequence[str] | None = None,
+) -> HookedModel:
+    """Load a model and its tokenizer, and check that what brewlens needs holds for it.
+
+    Args:
+        name_or_path: ``"reference"`` (bundled), a local Hugging Face folder, or a hub id.
+        device: Default: the first CUDA device if there is one, else the CPU.
+        dtype: ``float32`` (default) or ``bfloat16``, as a torch type or its name.
+        check_prompts: Prompts of the self-check, which end where a digit must follow. Default: two
+            short assignments, each followed by ``# The value of x is "``.
+
+    Raises:
+        ModelError: If it cannot be loaded or fails the self-check.
+    """
+    name = str(name_or_path)
+    source = _source(name)
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, dtype)
+    dtype = torch.float32 if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ModelError(f"{name}: asked for dtype {dtype!r}; use 'float32' or 'bfloat16'")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    bridge, tokenizer = _boot(name, source, torch.device(device), dtype)
+    revision = getattr(bridge.original_model.config, "_commit_hash", None)
+    return HookedModel.from_bridge(
+        bridge, tokenizer, name=name, revision=revision, check_prompts=check_prompts
+    )
+
+
+def _source(name: str) -> str:
+    """The folder or hub id behind a name."""
+    if name in BUNDLED:
+        folder = Path(str(resources.files("brewlens") / name / "model"))
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"asked for the bundled model {name!r}, found no weights in this installation; "
+                "reinstall brewlens, or train it: brewlens reference train"
+            )
+        return str(folder)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or not _HUB_ID.fullmatch(name):
+            raise ModelError(
+                f"asked for the model {name!r}, found no such folder; give {list(BUNDLED)}, a folder with "
+                "config.json, weights and tokenizer, or a hub id such as 'Qwen/Qwen2.5-Coder-0.5B'"
+            )
+        return name
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"asked for the model in {name!r}, found no config.json there; save it with save_pretrained()"
+        )
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise ModelError(
+            f"asked for the model in {name!r}, found no tokenizer there (none of "
+            f"{', '.join(_TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained()"
+        )
+    return str(folder)
+
+
+def _boot(
+    name: str, source: str, device: torch.device, dtype: torch.dtype
+) -> tuple[TransformerBridge, PreTrainedTokenizerBase]:
+    from safetensors import SafetensorError
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        network, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype,
+            attn_implementation="eager",
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+        if absent := sorted(report["missing_keys"] | set(report["mismatched_keys"])):
+            # transformers fills such weights with random numbers and only logs it.
+            raise ModelError(f"{len(absent)} weights are not in the checkpoint, first: {absent[:3]}")
+        bridge = TransformerBridge.boot_transformers(
+            source,
+            hf_model=network.to(device).eval(),
+            # A second one: the bridge changes the settings of the tokenizer that it is given.
+            tokenizer=AutoTokenizer.from_pretrained(source, trust_remote_code=False),
+            device=device,
+            dtype=dtype,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(
+            f"asked for the model {name!r}, found {type(error).__name__}: {reason}. Check that it is a causal "
+            "language model that TransformerLens supports, that its files are whole, and, for a hub id, "
+            "that the hub can be reached or the model is in the local cache"
+        ) from error
+    return bridge, tokenizer

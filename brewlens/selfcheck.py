@@ -1,0 +1,146 @@
+"""What must hold for a model before brewlens measures anything with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from brewlens.batching import Batch
+
+if TYPE_CHECKING:
+    from brewlens.model import AnswerLogits, HookedModel
+
+# Two names and two lengths, so that padding and injection into another prompt are exercised.
+DEFAULT_PROMPTS = ('x = 3\n# The value of x is "', 'total = 4 + 1\n# The value of total is "')
+TOLERANCE = {torch.float32: 5e-5, torch.float64: 5e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """Result of the self-check. Errors are relative to the largest magnitude of what is compared.
+
+    Attributes:
+        additivity: ``resid_pre + attn_out + mlp_out`` against ``resid_post``, worst layer; where the
+            model has no such taps, ``resid_post`` against the next block's ``resid_pre``.
+        taps: Whether attention and MLP outputs were there to be added.
+        padding: Residuals of padded prompts against the same prompts alone.
+        read_out: Read-out of the last residual against the model's own logits.
+        no_op: Injection of a prompt's own residuals against the prompt left alone.
+        edit: Smallest change of the answer logits, over layers, when a block output is negated (logits).
+        answers: Number of answer tokens, distinct in context.
+    """
+
+    additivity: float
+    taps: bool
+    padding: float
+    read_out: float
+    no_op: float
+    edit: float
+    answers: int
+
+    def __str__(self) -> str:
+        what = "residual additivity" if self.taps else "residual continuity (no attention and MLP taps)"
+        return (
+            f"self-check passed: {what} {self.additivity:.0e}, padding {self.padding:.0e}, read-out "
+            f"{self.read_out:.0e}, no-op {self.no_op:.0e}, edit changes logits by {self.edit:.1f}, "
+            f"{self.answers} answer tokens distinct in context"
+        )
+
+
+def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelCheck:
+    """Check a model on a few prompts.
+
+    Raises:
+        ModelError: Names the property that does not hold, the number found and the tolerance.
+    """
+    from brewlens.model import ModelError
+
+    prompts = list(prompts or DEFAULT_PROMPTS)[:4]
+    try:
+        space = model.answer_space(prompts)
+    except ValueError as error:
+        raise ModelError(
+            f"{model.name}: asked for ten digits that are distinct single tokens, found: {error}"
+        ) from error
+    batch = model.encode(prompts)
+    residuals, _ = model.last_residuals(prompts)
+    own = model.answer_logits(prompts, space)
+
+    alone = [model.encode([prompt]) for prompt in prompts]
+    with torch.no_grad():
+        # The plain forward, with no hook of ours and no padding.
+        full = [b.gather(model.bridge(b.tokens)) for b in alone]
+    plain = type(own).of(torch.cat(full), space)
+    singly = torch.cat([model.last_residuals([prompt])[0] for prompt in prompts])
+
+    edited = model.inject(-residuals, prompts, space)
+    change = (edited.logits - own.logits[:, None]).abs().amax(dim=(0, 2))
+    unchanged = model.inject(residuals, prompts, space)
+    additivity, taps = _additivity(model, batch)
+    result = ModelCheck(
+        additivity=additivity,
+        taps=taps,
+        padding=max(_relative(residuals, singly), _difference(own, plain)),
+        read_out=_difference(model.read_out(singly[:, -1], space), plain),
+        no_op=max(_difference(unchanged[:, l], own) for l in range(model.n_layers)),
+        edit=float(change.min()),
+        answers=len(space),
+    )
+    tolerance = TOLERANCE.get(model.dtype, 5e-5)
+    wrong = {
+        name: value
+        for name in ("additivity", "padding", "read_out", "no_op")
+        # Not "value > tolerance": a NaN must fail too.
+        if not (value := getattr(result, name)) <= tolerance
+    }
+    if not result.edit > tolerance * float(own.logits.abs().max()):
+        wrong["edit"] = result.edit
+    if wrong:
+        found = ", ".join(f"{name} {value:.2g}" for name, value in wrong.items())
+        raise ModelError(
+            f"{model.name}: the self-check failed, asked for errors below {tolerance:.0e} and an edit that "
+            f"changes the logits, found {found}. Results would be wrong, so the model is refused: check that "
+            "its weights are untouched, or try dtype float32 or another version of transformer-lens"
+        )
+    return result
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max())
+
+
+def _difference(a: AnswerLogits, b: AnswerLogits) -> float:
+    scale = b.logits.abs().max()
+    logits, other = (a.logits - b.logits).abs().max(), (a.log_other - b.log_other).abs().max()
+    return float(torch.maximum(logits, other) / scale)
+
+
+def _additivity(model: HookedModel, batch: Batch) -> tuple[float, bool]:
+    names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def hook(x: Tensor, hook: object) -> None:
+            seen[name] = batch.gather(x).float()
+
+        return hook
+
+    wanted = [f"blocks.{l}.{name}" for l in range(model.n_layers) for name in names]
+    with torch.no_grad(), model.hooks([(n, keep(n)) for n in wanted if n in model.bridge.hook_dict]):
+        model.bridge(batch.tokens, use_cache=False)
+    taps = all(n in seen for n in wanted)
+    errors = []
+    for l in range(model.n_layers):
+        post = seen[f"blocks.{l}.hook_resid_post"]
+        if taps:
+            parts = torch.stack([seen[f"blocks.{l}.{name}"] for name in names[:3]])
+            # Rounding is relative to the summands, which may cancel.
+            scale = max(parts.abs().max(), post.abs().max())
+            errors.append(float((parts.sum(0) - post).abs().max() / scale))
+        elif l + 1 < model.n_layers:
+            errors.append(_relative(seen[f"blocks.{l + 1}.hook_resid_pre"], post))
+    return max(errors), taps
