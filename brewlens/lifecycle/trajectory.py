@@ -50,6 +50,18 @@ class Lifecycle:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def select(self, rows: Sequence[int]) -> Lifecycle:
+        """The samples at ``rows``, in that order."""
+        rows = np.asarray(rows)
+
+        def pick(values):
+            return values[rows] if isinstance(values, np.ndarray) else tuple(values[r] for r in rows)
+
+        fields = {name: getattr(self, name) for name in vars(self)}
+        fixed = {name: fields.pop(name) for name in ("landmarks", "n_layers", "settings")}
+        marks = Landmarks(**{name: pick(v) for name, v in vars(fixed.pop("landmarks")).items()})
+        return Lifecycle(**{name: pick(v) for name, v in fields.items()}, landmarks=marks, **fixed)
+
     def to_frame(self):
         """Tidy table with the columns of ``samples.parquet``; layers are nullable integers."""
         import pandas as pd

@@ -1,0 +1,66 @@
+"""Trace: what one model made of one item set, in memory or read back from a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Int
+
+from brewlens.decoding.readout import Readout
+from brewlens.lifecycle.trajectory import Lifecycle
+from brewlens.residuals import Residuals
+from brewlens.tasks.item import ItemSet
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Items, readouts and lifecycles of one model; rows are the same samples in the same order everywhere.
+
+    Attributes:
+        items: The items.
+        folds: Fold of each item, 0-based; its probe was trained on the other folds.
+        readouts: Decoder name -> readout. ``probe``, ``logit_lens``, ``context_stripped`` and
+            ``context_stripped_raw`` have one layer axis entry per block; ``surface`` reads the text only and
+            has a single entry there.
+        lifecycle: Landmarks and outcomes.
+        model: Name of the model.
+        residuals: The residuals, unless they were left on disk.
+        manifest: Plan, versions, hashes and times of the run; empty for a trace made in a session.
+    """
+
+    items: ItemSet
+    folds: Int[np.ndarray, "sample"]
+    readouts: Mapping[str, Readout]
+    lifecycle: Lifecycle
+    model: str
+    residuals: Residuals | None = None
+    manifest: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def n_layers(self) -> int:
+        return self.lifecycle.n_layers
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def select(self, rows: Sequence[int]) -> Trace:
+        """The samples at ``rows``, without residuals."""
+        from dataclasses import replace
+
+        rows = np.asarray(rows)
+        return replace(
+            self,
+            items=self.items.select(rows.tolist()),
+            folds=self.folds[rows],
+            readouts={name: readout.select(rows) for name, readout in self.readouts.items()},
+            lifecycle=self.lifecycle.select(rows),
+            residuals=None,
+        )
+
+    def __repr__(self) -> str:
+        return f"Trace({self.model}: {len(self)} samples x {self.n_layers} layers; {', '.join(self.readouts)})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.lifecycle._repr_html_()}"
