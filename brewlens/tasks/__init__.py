@@ -3,10 +3,12 @@
 from brewlens.tasks.folds import LeakageError, assign_folds, check_leakage, groups, universe_of
 from brewlens.tasks.generate import FAMILIES, configurations, generate, stream
 from brewlens.tasks.item import Item, ItemSet
+from brewlens.tasks.sources import ItemFileError, read_items
 
 __all__ = [
     "FAMILIES",
     "Item",
+    "ItemFileError",
     "ItemSet",
     "LeakageError",
     "assign_folds",
@@ -14,6 +16,7 @@ __all__ = [
     "configurations",
     "generate",
     "groups",
+    "read_items",
     "stream",
     "universe_of",
 ]
