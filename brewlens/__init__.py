@@ -1,1 +1,79 @@
-"""brewlens: trace how a language model comes to an answer."""
+"""brewlens: trace, layer by layer, how a language model comes to an answer.
+
+Names are loaded when they are first used, so that ``import brewlens`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brewlens import decoding, figures, lifecycle, tasks
+    from brewlens.answers import AnswerSpace
+    from brewlens.decoding.readout import Readout
+    from brewlens.lifecycle.trajectory import Lifecycle
+    from brewlens.model import HookedModel, ModelError, load_model
+    from brewlens.residuals import Residuals, capture
+    from brewlens.results import Trace
+    from brewlens.study import Plan, load_run, make_plan, run, trace
+    from brewlens.tasks import Item, ItemSet
+
+__version__ = "0.1.0"
+
+_MODULES = ("decoding", "figures", "lifecycle", "tasks")
+_NAMES = {
+    "AnswerSpace": "answers",
+    "HookedModel": "model",
+    "Item": "tasks",
+    "ItemSet": "tasks",
+    "Lifecycle": "lifecycle",
+    "ModelError": "model",
+    "Plan": "study",
+    "Readout": "decoding",
+    "Residuals": "residuals",
+    "Trace": "results",
+    "capture": "residuals",
+    "load_model": "model",
+    "load_run": "study",
+    "make_plan": "study",
+    "run": "study",
+    "trace": "study",
+}
+
+__all__ = [
+    "AnswerSpace",
+    "HookedModel",
+    "Item",
+    "ItemSet",
+    "Lifecycle",
+    "ModelError",
+    "Plan",
+    "Readout",
+    "Residuals",
+    "Trace",
+    "capture",
+    "decoding",
+    "figures",
+    "lifecycle",
+    "load_model",
+    "load_run",
+    "make_plan",
+    "run",
+    "tasks",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"brewlens.{name}")
+    if name in _NAMES:
+        value = getattr(import_module(f"brewlens.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'brewlens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.batching import Batch, length_sorted
 
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 Hook = Callable[[Tensor, Any], Tensor | None]
 
-BATCH_TOKENS = 16384
+# On two CPU cores 4k to 8k are fastest: 16k leaves the cache and takes 1.5 times as long.
+BATCH_TOKENS = 8192
 BUNDLED = ("reference",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -48,72 +50,6 @@ _LOGITS_PER_BATCH = 2**26
 
 class ModelError(ValueError):
     """A model cannot be loaded, or failed its self-check. The text says asked, found, what to do."""
-
-
-@dataclass(frozen=True)
-class AnswerLogits:
-    """What the model says, seen from the answer classes; on the CPU, float32.
-
-    Attributes:
-        logits: ``[*rows, class]`` logits of the class tokens, after the architecture's soft cap or scale.
-        log_other: ``[*rows]`` logsumexp of the logits of every other token.
-        top_id: ``[*rows]`` vocabulary id of the largest logit of all.
-    """
-
-    logits: Float[Tensor, "*rows class"]
-    log_other: Float[Tensor, "*rows"]
-    top_id: Int[Tensor, "*rows"]
-
-    @property
-    def other_mass(self) -> Float[Tensor, "*rows"]:
-        """Probability outside the classes, under the full vocabulary."""
-        return torch.sigmoid(self.log_other - self.logits.logsumexp(-1))
-
-    @property
-    def predicted(self) -> Int[Tensor, "*rows"]:
-        """Class index of the largest class logit; the lowest index wins a tie."""
-        return self.logits.argmax(-1)
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def __getitem__(self, rows: Any) -> AnswerLogits:
-        """The same, indexed on the leading axis."""
-        return AnswerLogits(self.logits[rows], self.log_other[rows], self.top_id[rows])
-
-    def reshape(self, *rows: int) -> AnswerLogits:
-        """The same rows under other leading axes."""
-        return AnswerLogits(
-            self.logits.reshape(*rows, self.logits.shape[-1]),
-            self.log_other.reshape(rows),
-            self.top_id.reshape(rows),
-        )
-
-    @staticmethod
-    def concatenate(parts: Sequence[AnswerLogits]) -> AnswerLogits:
-        """Join along the leading axis."""
-        return AnswerLogits(
-            torch.cat([p.logits for p in parts]),
-            torch.cat([p.log_other for p in parts]),
-            torch.cat([p.top_id for p in parts]),
-        )
-
-    @staticmethod
-    def of(
-        logits: Float[Tensor, "row vocabulary"], space: AnswerSpace, chunk: int = 256
-    ) -> AnswerLogits:
-        """Reduce full logits, ``chunk`` rows at a time."""
-        ids = torch.tensor(space.token_ids, device=logits.device)
-        parts = []
-        for rows in logits.split(chunk):
-            rows = rows.float()
-            other = rows.index_fill(-1, ids, -torch.inf).logsumexp(-1)
-            parts.append(AnswerLogits(rows[:, ids].cpu(), other.cpu(), rows.argmax(-1).cpu()))
-        return AnswerLogits.concatenate(parts)
-
-    def __repr__(self) -> str:
-        *rows, classes = self.logits.shape
-        return f"AnswerLogits({' x '.join(map(str, rows))} rows, {classes} classes)"
 
 
 @dataclass(frozen=True)
@@ -144,6 +80,8 @@ class HookedModel:
         bridge: The TransformerLens bridge, in evaluation mode, with raw weights.
         tokenizer: The Hugging Face tokenizer; its settings are not touched.
         check: What the self-check at loading measured.
+        grows: Whether injection lets one batch grow from block to block, which is fast, or runs every
+            row's whole target prompt, which is right for any model. The self-check decides.
     """
 
     name: str
@@ -151,6 +89,7 @@ class HookedModel:
     bridge: TransformerBridge
     tokenizer: PreTrainedTokenizerBase
     check: ModelCheck
+    grows: bool = False
 
     @classmethod
     def from_bridge(
@@ -192,6 +131,7 @@ class HookedModel:
         if any(m.training for m in bridge.original_model.modules()):
             raise ModelError(f"{model.name}: the model is in training mode; call bridge.eval() first")
         model.check = check(model, check_prompts)
+        model.grows = model.check.grows
         return model
 
     @property
@@ -227,7 +167,9 @@ class HookedModel:
     def tokenizer_hash(self) -> str:
         """blake2b over the tokenizer's definition: vocabulary, rules and special tokens."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        rules = json.dumps(self.tokenizer.get_vocab(), sort_keys=True) if backend is None else backend.to_str()
+        rules = (
+            json.dumps(self.tokenizer.get_vocab(), sort_keys=True) if backend is None else backend.to_str()
+        )
         special = json.dumps(self.tokenizer.special_tokens_map, sort_keys=True, default=str)
         return hashlib.blake2b(f"{rules}\n{special}".encode(), digest_size=16).hexdigest()
 
@@ -261,7 +203,7 @@ class HookedModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, unchanged: no clean-up, special tokens shown."""
-        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
     def encode(self, prompts: Sequence[str]) -> Batch:
         """All prompts in one batch, on the model's device.
@@ -269,7 +211,7 @@ class HookedModel:
         Raises:
             ValueError: If there is no prompt, or one is empty or too long.
         """
-        return self._batch([self.token_ids(p) for p in _listed(prompts)])
+        return self.batch([self.token_ids(p) for p in _listed(prompts)])
 
     def answer_space(self, prompts: Sequence[str], classes: Sequence[str] = DIGITS) -> AnswerSpace:
         """The token of each class behind up to eight of the prompts, those with different endings.
@@ -322,11 +264,11 @@ class HookedModel:
         Together with :meth:`hooks` and :meth:`run` this is all that an intervention needs.
         """
         ids = [self.token_ids(p) for p in _listed(prompts)]
-        yield from self._batches(ids, batch_tokens, progress)
+        yield from self.id_batches(ids, batch_tokens, progress)
 
     def run(self, batch: Batch, space: AnswerSpace) -> AnswerLogits:
         """The model's answer logits at the last token of each row, under the hooks in force."""
-        return AnswerLogits.of(self._logits(batch, lambda x, hook: batch.gather(x).unsqueeze(1)), space)
+        return AnswerLogits.of(self.last_logits(batch, lambda x, hook: batch.gather(x).unsqueeze(1)), space)
 
     def forward(
         self,
@@ -439,58 +381,81 @@ class HookedModel:
         Raises:
             ValueError: If shapes, targets and layers do not fit together.
         """
+        from brewlens import injection
+
         targets = _listed(targets)
         where = self._placed(residuals, len(targets), layers)
-        ids = {t: self.token_ids(t) for t in dict.fromkeys(targets)}
         samples, depth, _ = residuals.shape
-        rows_ids = [ids[t] for t in targets for _ in range(depth)]
-        values, where = residuals.reshape(-1, self.d_model), where.reshape(-1)
+        ids = {t: self.token_ids(t) for t in dict.fromkeys(targets)}
+        engine = injection.growing if self.grows else injection.padded
         found, parts = [], []
-        for rows, batch in self._batches(rows_ids, batch_tokens, progress):
-            pairs = []
-            for layer in where[rows].unique().tolist():
-                here = (where[rows] == layer).nonzero().squeeze(1)
-                pairs.append((self.block_output(layer), _writer(batch, values[rows[here]], here)))
-            with self.hooks(pairs):
-                parts.append(self.run(batch, space))
-            found.append(rows)
+        with tqdm(total=where.numel(), disable=not progress, unit="row", desc=self.name) as bar:
+            for rows, output in engine(
+                self,
+                residuals.reshape(-1, self.d_model),
+                [ids[t] for t in targets for _ in range(depth)],
+                where.reshape(-1),
+                space,
+                batch_tokens,
+            ):
+                found.append(rows)
+                parts.append(output)
+                bar.update(len(rows))
         return _reordered(parts, found).reshape(samples, depth)
 
     def _placed(
-        self,
-        residuals: Tensor,
-        samples: int,
-        layers: Sequence[int] | Tensor | None,
+        self, residuals: Tensor, samples: int, layers: Sequence[int] | Tensor | None
     ) -> Int[Tensor, "sample layer"]:
         where = torch.as_tensor(range(self.n_layers) if layers is None else layers)
         expected = (samples, where.shape[-1], self.d_model)
-        if tuple(residuals.shape) != expected or 0 in expected:
+        if tuple(residuals.shape) != expected or 0 in expected or where.shape[:-1] not in ((), (samples,)):
             raise ValueError(
                 f"inject needs residuals [sample, layer, d_model] = {list(expected)} for {samples} targets "
-                f"and {where.shape[-1]} layers, found {list(residuals.shape)}"
+                f"and layers {list(where.shape)}, found {list(residuals.shape)}"
             )
         if where.min() < 0 or where.max() >= self.n_layers:
             raise ValueError(f"layers run from 0 to {self.n_layers - 1}, found {where.unique().tolist()}")
         return where.expand(expected[:2])
 
-    def _batch(self, ids: Sequence[Sequence[int]]) -> Batch:
-        return Batch.of(ids, pad=0, device=self.device)
+    # What the passes are made of
 
-    def _batches(
-        self, ids: Sequence[Sequence[int]], batch_tokens: int, progress: bool
+    def batch(self, ids: Sequence[Sequence[int]]) -> Batch:
+        """Token ids as one batch on the model's device."""
+        return Batch.of(ids, device=self.device)
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows in a batch whose logits are read: a bound on the memory that they take."""
+        return max(1, _LOGITS_PER_BATCH // self.d_vocab)
+
+    def id_batches(
+        self, ids: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS, progress: bool = False
     ) -> Iterator[tuple[Int[Tensor, "row"], Batch]]:
-        max_rows = max(1, _LOGITS_PER_BATCH // self.d_vocab)
+        """Length-sorted batches of token ids; as :meth:`batches`."""
         with tqdm(total=len(ids), disable=not progress, unit="row", desc=self.name) as bar:
-            for rows in length_sorted([len(i) for i in ids], batch_tokens, max_rows):
-                yield rows, self._batch([ids[r] for r in rows.tolist()])
+            for rows in length_sorted([len(i) for i in ids], batch_tokens, self.max_rows):
+                yield rows, self.batch([ids[r] for r in rows.tolist()])
                 bar.update(len(rows))
 
     @torch.no_grad()
-    def _logits(self, batch: Batch, shorten: Hook) -> Float[Tensor, "row vocabulary"]:
-        # Shortening the unembedding's input, not the last block's output: some models restore the
-        # shape [row, position, d_model] after the final norm.
+    def last_logits(
+        self, batch: Batch, shorten: Hook, past_key_values: Any = None
+    ) -> Float[Tensor, "row vocabulary"]:
+        """One forward of which only ``shorten(x)``, ``[row, 1, d_model]``, reaches the unembedding."""
+        # Not at the last block's output: some models restore the shape [row, position, d_model] after
+        # the final norm.
         with self.hooks([("unembed.hook_in", shorten)]):
-            return self.bridge(batch.tokens, use_cache=False, output_attentions=False)[:, 0]
+            return self.bridge(
+                batch.tokens, use_cache=False, output_attentions=False, past_key_values=past_key_values
+            )[:, 0]
+
+    @torch.no_grad()
+    def prefix_cache(self, batch: Batch) -> Any:
+        """Keys and values of prompts, as the model's own cache object."""
+        with self.hooks([("unembed.hook_in", lambda x, hook: x[:1, :1])]):
+            return self.bridge(
+                batch.tokens, use_cache=True, output_attentions=False, return_type="logits_and_cache"
+            )[1]
 
     def _sweep(
         self,
@@ -504,12 +469,15 @@ class HookedModel:
         ids = tuple(self.token_ids(p) for p in _listed(prompts))
         residuals = torch.empty(len(ids), self.n_layers, self.d_model, dtype=dtype) if capture else None
         found, parts = [], []
-        for rows, batch in self._batches(ids, batch_tokens, progress):
-            buffer = torch.empty(len(batch), self.n_layers, self.d_model, device=self.device, dtype=self.dtype)
-            pairs = [(self.block_output(l), _reader(batch, buffer[:, l])) for l in range(self.n_layers)]
+        for rows, batch in self.id_batches(ids, batch_tokens, progress):
+            shape = (len(batch), self.n_layers, self.d_model)
+            buffer = torch.empty(shape, device=self.device, dtype=self.dtype)
+            pairs = [
+                (self.block_output(layer), _reader(batch, buffer[:, layer])) for layer in range(self.n_layers)
+            ]
             with self.hooks(pairs if capture else []):
                 if space is None:
-                    self._logits(batch, lambda x, hook: x[:1, :1])
+                    self.last_logits(batch, lambda x, hook: x[:1, :1])
                 else:
                     parts.append(self.run(batch, space))
             if residuals is not None:
@@ -523,13 +491,6 @@ def _reader(batch: Batch, into: Float[Tensor, "row d_model"]) -> Hook:
         into.copy_(batch.gather(x))
 
     return read
-
-
-def _writer(batch: Batch, values: Float[Tensor, "some d_model"], rows: Int[Tensor, "some"]) -> Hook:
-    def write(x: Tensor, hook: Any) -> Tensor:
-        return batch.replace(x, values, rows)
-
-    return write
 
 
 def _reordered(parts: Sequence[AnswerLogits], found: Sequence[Int[Tensor, "row"]]) -> AnswerLogits:
@@ -616,13 +577,14 @@ def _boot(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        network, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation="eager",
             output_loading_info=True,
             trust_remote_code=False,
         )
+        network, report = loaded
         if absent := sorted(report["missing_keys"] | set(report["mismatched_keys"])):
             # transformers fills such weights with random numbers and only logs it.
             raise ModelError(f"{len(absent)} weights are not in the checkpoint, first: {absent[:3]}")
@@ -637,8 +599,8 @@ def _boot(
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(
-            f"asked for the model {name!r}, found {type(error).__name__}: {reason}. Check that it is a causal "
-            "language model that TransformerLens supports, that its files are whole, and, for a hub id, "
-            "that the hub can be reached or the model is in the local cache"
+            f"asked for the model {name!r}, found {type(error).__name__}: {reason}. Check that it is a "
+            "causal language model that TransformerLens supports, that its files are whole and, for a hub "
+            "id, that the hub can be reached or the model is in the local cache"
         ) from error
     return bridge, tokenizer

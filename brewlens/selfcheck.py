@@ -12,6 +12,7 @@ from torch import Tensor
 from brewlens.batching import Batch
 
 if TYPE_CHECKING:
+    from brewlens.answers import AnswerSpace
     from brewlens.model import AnswerLogits, HookedModel
 
 # Two names and two lengths, so that padding and injection into another prompt are exercised.
@@ -32,6 +33,7 @@ class ModelCheck:
         no_op: Injection of a prompt's own residuals against the prompt left alone.
         edit: Smallest change of the answer logits, over layers, when a block output is negated (logits).
         answers: Number of answer tokens, distinct in context.
+        grows: Whether injection into a growing batch gives what padded injection gives.
     """
 
     additivity: float
@@ -41,6 +43,7 @@ class ModelCheck:
     no_op: float
     edit: float
     answers: int
+    grows: bool
 
     def __str__(self) -> str:
         what = "residual additivity" if self.taps else "residual continuity (no attention and MLP taps)"
@@ -48,6 +51,7 @@ class ModelCheck:
             f"self-check passed: {what} {self.additivity:.0e}, padding {self.padding:.0e}, read-out "
             f"{self.read_out:.0e}, no-op {self.no_op:.0e}, edit changes logits by {self.edit:.1f}, "
             f"{self.answers} answer tokens distinct in context"
+            + ("" if self.grows else "; injection runs padded, the slower way")
         )
 
 
@@ -66,6 +70,7 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
         raise ModelError(
             f"{model.name}: asked for ten digits that are distinct single tokens, found: {error}"
         ) from error
+    tolerance = TOLERANCE.get(model.dtype, 5e-5)
     batch = model.encode(prompts)
     residuals, _ = model.last_residuals(prompts)
     own = model.answer_logits(prompts, space)
@@ -85,12 +90,12 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
         additivity=additivity,
         taps=taps,
         padding=max(_relative(residuals, singly), _difference(own, plain)),
-        read_out=_difference(model.read_out(singly[:, -1], space), plain),
-        no_op=max(_difference(unchanged[:, l], own) for l in range(model.n_layers)),
+        read_out=_difference(model.read_out(singly[:, model.n_layers - 1], space), plain),
+        no_op=max(_difference(unchanged[:, layer], own) for layer in range(model.n_layers)),
         edit=float(change.min()),
         answers=len(space),
+        grows=_grows(model, residuals, prompts, space, edited, tolerance),
     )
-    tolerance = TOLERANCE.get(model.dtype, 5e-5)
     wrong = {
         name: value
         for name in ("additivity", "padding", "read_out", "no_op")
@@ -119,6 +124,25 @@ def _difference(a: AnswerLogits, b: AnswerLogits) -> float:
     return float(torch.maximum(logits, other) / scale)
 
 
+def _grows(
+    model: HookedModel,
+    residuals: Tensor,
+    prompts: Sequence[str],
+    space: AnswerSpace,
+    padded: AnswerLogits,
+    tolerance: float,
+) -> bool:
+    model.grows = True
+    try:
+        grown = model.inject(-residuals, prompts, space)
+    except (RuntimeError, TypeError, AttributeError, ValueError, LookupError):
+        # Recurrent layers and masks built per row refuse a batch that grows, each in its own way.
+        return False
+    finally:
+        model.grows = False
+    return _difference(grown, padded) <= tolerance
+
+
 def _additivity(model: HookedModel, batch: Batch) -> tuple[float, bool]:
     names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
     seen: dict[str, Tensor] = {}
@@ -129,18 +153,18 @@ def _additivity(model: HookedModel, batch: Batch) -> tuple[float, bool]:
 
         return hook
 
-    wanted = [f"blocks.{l}.{name}" for l in range(model.n_layers) for name in names]
+    wanted = [f"blocks.{layer}.{name}" for layer in range(model.n_layers) for name in names]
     with torch.no_grad(), model.hooks([(n, keep(n)) for n in wanted if n in model.bridge.hook_dict]):
         model.bridge(batch.tokens, use_cache=False)
     taps = all(n in seen for n in wanted)
     errors = []
-    for l in range(model.n_layers):
-        post = seen[f"blocks.{l}.hook_resid_post"]
+    for layer in range(model.n_layers):
+        post = seen[f"blocks.{layer}.hook_resid_post"]
         if taps:
-            parts = torch.stack([seen[f"blocks.{l}.{name}"] for name in names[:3]])
+            parts = torch.stack([seen[f"blocks.{layer}.{name}"] for name in names[:3]])
             # Rounding is relative to the summands, which may cancel.
             scale = max(parts.abs().max(), post.abs().max())
             errors.append(float((parts.sum(0) - post).abs().max() / scale))
-        elif l + 1 < model.n_layers:
-            errors.append(_relative(seen[f"blocks.{l + 1}.hook_resid_pre"], post))
+        elif layer + 1 < model.n_layers:
+            errors.append(_relative(seen[f"blocks.{layer + 1}.hook_resid_pre"], post))
     return max(errors), taps

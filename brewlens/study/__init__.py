@@ -1,0 +1,8 @@
+"""The whole line: a plan, carried out in a run folder."""
+
+from brewlens.study.pipeline import trace
+from brewlens.study.plan import Plan, PlanError, make_plan
+from brewlens.study.run import default_folder, load_run, run
+from brewlens.study.store import RunFolderError
+
+__all__ = ["Plan", "PlanError", "RunFolderError", "default_folder", "load_run", "make_plan", "run", "trace"]

@@ -16,7 +16,9 @@ FACTORS = {
 def sketch(rng: random.Random, structure: str, steps: int, operators: str) -> Sketch:
     draft = Draft(rng)
     ops = _operators(draft, steps, operators)
-    build = {"func_arithmetic": _one_function, "chained_calls": _calls, "accumulator": _accumulator}[structure]
+    build = {"func_arithmetic": _one_function, "chained_calls": _calls, "accumulator": _accumulator}[
+        structure
+    ]
     return build(draft, ops)
 
 

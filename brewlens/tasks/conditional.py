@@ -60,7 +60,9 @@ class _Subjects:
         return f"{self.params[0]} + {self.draft.lit(0, 3)}"
 
 
-def _finish(draft: Draft, subjects: _Subjects, function: Function | str, name: str, inlinable: bool) -> Sketch:
+def _finish(
+    draft: Draft, subjects: _Subjects, function: Function | str, name: str, inlinable: bool
+) -> Sketch:
     draft.functions.append(function)
     if isinstance(function, Function):
         draft.finish(Call(function, subjects.args))
@@ -74,7 +76,11 @@ def _elif_chain(draft: Draft, subjects: _Subjects, depth: int) -> Sketch:
     name, target = draft.fn(), draft.name()
     returns = draft.chance(0.4)
     words = ["if"] + ["elif"] * (depth - 1)
-    branch = (lambda: f"    return {subjects.value()}") if returns else (lambda: f"    {target} = {subjects.value()}")
+    branch = (
+        (lambda: f"    return {subjects.value()}")
+        if returns
+        else (lambda: f"    {target} = {subjects.value()}")
+    )
     lines = [part for k, word in enumerate(words) for part in (f"{word} {subjects.condition(k)}:", branch())]
     if returns:
         tail = ["else:", branch()] if draft.chance(0.5) else [branch().strip()]

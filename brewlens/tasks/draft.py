@@ -261,7 +261,9 @@ def indent(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines())
 
 
-def chain(draft: Draft, steps: Sequence[Callable[[str], tuple[list[str], str]]], value: str, topology: str) -> str | Call:
+def chain(
+    draft: Draft, steps: Sequence[Callable[[str], tuple[list[str], str]]], value: str, topology: str
+) -> str | Call:
     """One function per step, the output of each feeding the next.
 
     Args:

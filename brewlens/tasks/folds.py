@@ -99,7 +99,9 @@ def check_leakage(train: Sequence[Item], score: Sequence[Item], items: ItemSet |
     """
     owner = {key: item.id for item in train for key in _keys(item, items)}
     shared = [
-        (owner[key], item.id) for item in score if (key := next((k for k in _keys(item, items) if k in owner), None))
+        (owner[key], item.id)
+        for item in score
+        if (key := next((k for k in _keys(item, items) if k in owner), None))
     ]
     if shared:
         pairs = ", ".join(f"{a} (training) and {b} (scoring)" for a, b in shared[:5])

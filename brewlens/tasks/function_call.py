@@ -93,11 +93,13 @@ def _early_returns(draft: Draft, value: str, depth: int, distractors: int) -> Sk
         if below is not None:
             x = draft.name()
             lines.append(f"{x} = {below}({param})")
-        lines += [f"if {_comparison(draft, x)}:", f"    return {_change(draft, x)}", f"return {_change(draft, x)}"]
+        lines += [
+            f"if {_comparison(draft, x)}:",
+            f"    return {_change(draft, x)}",
+            f"return {_change(draft, x)}",
+        ]
         draft.functions.append(f"def {name}({param}):\n{indent(chr(10).join(lines))}")
         below = name
     draft.finish(f"{below}({value})")
     draft.distract(distractors)
     return draft.sketch(inlinable=False)
-
-

@@ -21,10 +21,12 @@ FAMILIES: tuple[str, ...] = tuple(FAMILY_MODULES)
 
 _TWIN_FAMILY = {"loop": "loop_unrolled", "loop_unrolled": "loop"}
 _DRAWS = 64  # literal draws per sketch
-_PATIENCE = 20  # sketches without a new item before the quota per answer is raised
+_PATIENCE = 20  # sketches without a new item before every answer's quota is raised by one
 
 
-def configurations(family: str, levels: Mapping[str, Sequence[str | int]] | None = None) -> list[dict[str, str | int]]:
+def configurations(
+    family: str, levels: Mapping[str, Sequence[str | int]] | None = None
+) -> list[dict[str, str | int]]:
     """Every combination of the family's factors: 27 of them, fewer when ``levels`` restricts a factor.
 
     Raises:
@@ -115,7 +117,9 @@ def _generate_family(
         wanted = n // len(grid) + (number < n % len(grid))
         rng = random.Random(f"brewlens {source} {seed} {universe} {number}")
         made = 0
-        for writer, literals, other in _balanced(module, factors, wanted, seen, universe, rng, family):
+        # Where the items of a configuration are no multiple of ten, each has its own digits over.
+        quota = [wanted // 10 + ((digit - number * wanted) % 10 < wanted % 10) for digit in range(10)]
+        for writer, literals, other in _balanced(module, factors, quota, seen, universe, rng, family):
             index = f"{number:02d}.{made:03d}"
             twin_family = _TWIN_FAMILY.get(family)
             twin_id = f"{twin_family}-{seed}-{index}" if twin_family else None
@@ -132,26 +136,26 @@ def _generate_family(
 def _balanced(
     module: ModuleType,
     factors: Mapping[str, str | int],
-    wanted: int,
+    quota: Sequence[int],
     seen: set[str],
     universe: str,
     rng: random.Random,
     family: str,
 ) -> Iterator[tuple[Writer, dict[str, object], dict[str, object]]]:
-    """Up to ``wanted`` new programs of one configuration, as even over the answers as it can be."""
+    """New programs of one configuration, ``quota[digit]`` of each answer as far as it can be."""
 
     def allowed(skeleton: str) -> bool:
         return universe_of(skeleton) == universe
 
     count: Counter[int] = Counter()
-    quota, idle, made = -(-wanted // 10), 0, 0
-    while made < wanted and quota <= wanted:
+    wanted, extra, idle, made = sum(quota), 0, 0, 0
+    while made < wanted and extra <= wanted:
         candidate = Candidate(module.sketch(rng, **factors))
-        found = _draw(candidate, lambda answer: count[answer] < quota, seen, allowed, rng)
+        found = _draw(candidate, lambda answer: count[answer] < quota[answer] + extra, seen, allowed, rng)
         if found is None:
             idle += 1
             if idle > _PATIENCE:
-                quota, idle = quota + 1, 0
+                extra, idle = extra + 1, 0
             continue
         literals, other, answer = found
         seen.update(_own(candidate, literals))
@@ -173,7 +177,9 @@ def _draw(
         answer = candidate.answer(literals)
         if answer is None or not open_answer(answer):
             continue
-        if any(s in seen for s in _own(candidate, literals)) or not all(map(allowed, candidate.skeletons(literals))):
+        if any(s in seen for s in _own(candidate, literals)) or not all(
+            map(allowed, candidate.skeletons(literals))
+        ):
             continue
         other = candidate.counterfactual(literals, answer, allowed, rng)
         if other is not None:

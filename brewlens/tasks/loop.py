@@ -78,7 +78,9 @@ def _simple(draft: Draft, start: str, params: list[str], args: list[str]) -> tup
 def _filter(draft: Draft, start: str, params: list[str], args: list[str]) -> tuple[Body, list[str], str]:
     count = draft.name()
     bound = _amount(draft, 0, 4, params, args)
-    test = draft.pick("{} > " + bound, "{} < " + bound, "{} != " + bound, "{} >= " + bound, "{} % 2 == 0", "{} % 2 == 1")
+    test = draft.pick(
+        "{} > " + bound, "{} < " + bound, "{} != " + bound, "{} >= " + bound, "{} % 2 == 0", "{} % 2 == 1"
+    )
     step = _amount(draft, 1, 3, params, args)
     in_place = draft.chance(0.4)
     change = f"{count} += {step}" if in_place else f"{count} = {count} + {step}"

@@ -11,7 +11,17 @@ from brewlens.answers import DIGITS
 from brewlens.tasks.item import Item, ItemSet
 from brewlens.tasks.skeleton import identify
 
-_FIELDS = {"id": str, "family": str, "factors": dict, "code": str, "suffix": str, "prompt": str, "answer": str}
+_FIELDS = {
+    "id": str,
+    "family": str,
+    "factors": dict,
+    "code": str,
+    "suffix": str,
+    "prompt": str,
+    "answer": str,
+}
+
+_RESERVED = ("id", "family", "code", "suffix", "prompt", "answer", "skeleton", "shape", "fold", "twins")
 
 
 class ItemFileError(ValueError):
@@ -61,7 +71,9 @@ def _item(path: Path, number: int, line: str, classes: Sequence[str]) -> Item:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ItemFileError(f"{where}: not JSON ({error.msg} at column {error.colno}): {line[:60]!r}") from None
+        raise ItemFileError(
+            f"{where}: not JSON ({error.msg} at column {error.colno}): {line[:60]!r}"
+        ) from None
     if not isinstance(fields, dict):
         raise ItemFileError(f"{where}: each line must be a JSON object, found a {type(fields).__name__}")
     if missing := [name for name in ("prompt", "answer") if name not in fields]:
@@ -77,6 +89,12 @@ def _item(path: Path, number: int, line: str, classes: Sequence[str]) -> Item:
         raise ItemFileError(
             f"{where}: answer {fields['answer']!r} is not one of the answer classes {', '.join(classes)}"
         )
+    for name, level in fields.get("factors", {}).items():
+        if name in _RESERVED or type(level) not in (int, str):
+            raise ItemFileError(
+                f"{where}: factor {name!r} must be text or a whole number, and not be named like a column of "
+                f"the tables ({', '.join(_RESERVED)})"
+            )
     prompt = fields["prompt"]
     if not prompt:
         raise ItemFileError(f"{where}: the prompt is empty")
@@ -99,3 +117,22 @@ def _item(path: Path, number: int, line: str, classes: Sequence[str]) -> Item:
         skeleton=skeleton,
         shape=shape,
     )
+
+
+def write_items(path: str | Path, items: ItemSet) -> None:
+    """Write items in the form that :func:`read_items` reads."""
+    path = Path(path)
+    lines = (
+        json.dumps({name: _plain(getattr(item, name)) for name in _FIELDS}, ensure_ascii=False) + "\n"
+        for item in items
+    )
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text("".join(lines), "utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, dict) else value

@@ -5,7 +5,8 @@ Twin kinds, each linked by id from the item's ``twins``:
 * ``unrolled`` / ``loop``: the same computation with the loop written out, or written as a loop.
 * ``inlined``: every call replaced by the body of the function.
 * ``renamed``: other names, the same skeleton.
-* ``counterfactual``: one literal changed, so that the answer changes.
+* ``counterfactual``: one literal changed, so that the answer changes. A literal of a loop's body is one
+  literal, and stands in each copy of the body in the unrolled program.
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ class Writer:
         code = fill(template.replace("\n\n", self._gap), {**chosen, **literals})
         answer = run(code, chosen[RESULT])
         if answer != self.candidate.answer(literals):
-            raise AssertionError(f"{item_id}: the program gives {answer!r}, its sketch another answer:\n{code}")
+            raise AssertionError(
+                f"{item_id}: the program gives {answer!r}, its sketch another answer:\n{code}"
+            )
         suffix = SUFFIX.format(chosen[RESULT])
         return Item(
             id=item_id,
@@ -135,7 +138,11 @@ class Writer:
 
 
 def with_twins(
-    writer: Writer, item_id: str, literals: Mapping[str, object], other: Mapping[str, object], twin_id: str | None
+    writer: Writer,
+    item_id: str,
+    literals: Mapping[str, object],
+    other: Mapping[str, object],
+    twin_id: str | None,
 ) -> tuple[Item, list[Item]]:
     """An item linked to its twins, and the twins.
 

@@ -125,5 +125,3 @@ def _methods(draft: Draft, value: str, depth: int, distractors: int) -> Sketch:
         draft.finish(f"{obj}.{last}")
     draft.distract(distractors - in_class)
     return draft.sketch(inlinable=False)
-
-

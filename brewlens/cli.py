@@ -1,0 +1,170 @@
+"""The command line. It parses first and imports what is heavy when it must."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="brewlens",
+    help="Trace, layer by layer, how a language model comes to an answer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+reference = typer.Typer(help="The bundled reference model.", no_args_is_help=True)
+app.add_typer(reference, name="reference")
+
+
+@app.command("run")
+def run_command(
+    study: Annotated[Path | None, typer.Argument(help="A study file (TOML) with the options below.")] = None,
+    model: Annotated[str | None, typer.Option(help="reference, a local folder, or a hub id.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="Your own items: JSON lines with prompt, answer.")
+    ] = None,
+    families: Annotated[str | None, typer.Option(help="Families of generated items, with commas.")] = None,
+    n: Annotated[int | None, typer.Option(help="Items per family.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of items and folds.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Number of folds.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<model>-<plan>.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Run a model over items and trace every sample's lifecycle.
+
+    Without arguments: the bundled reference model over the six families, offline.
+    """
+    from brewlens.study.plan import make_plan
+
+    plan = make_plan(
+        study,
+        model=model,
+        items=None if items is None else str(items),
+        families=None if families is None else [f.strip() for f in families.split(",") if f.strip()],
+        n=n,
+        seed=seed,
+        folds=folds,
+        dtype=dtype,
+        device=device,
+    )
+    from brewlens.study import show
+    from brewlens.study.run import default_folder, run
+
+    folder = out or default_folder(plan)
+    if dry_run:
+        from brewlens.study.estimate import estimate
+
+        show.estimate_table(estimate(plan), folder)
+        return
+    run(plan, folder, progress=not quiet)
+    show.summary_tables(folder)
+
+
+@app.command()
+def tasks(
+    families: Annotated[str | None, typer.Option(help="Families, with commas. Default: all.")] = None,
+    n: Annotated[int, typer.Option(help="Items per family.")] = 810,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    show: Annotated[int, typer.Option(help="Print that many programs of each family.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the items there as JSON lines.")] = None,
+) -> None:
+    """Generate programs: print examples, counts and the text-only baselines; write them with --out."""
+    from brewlens.study.show import tasks_table
+    from brewlens.tasks import FAMILIES, generate
+
+    names = FAMILIES if families is None else tuple(f.strip() for f in families.split(",") if f.strip())
+    items = generate(names, n=n, seed=seed)
+    tasks_table(items, show)
+    if out is not None:
+        from brewlens.tasks.sources import write_items
+
+        write_items(out, items)
+        typer.echo(f"wrote {len(items)} items to {out}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html of a finished run anew."""
+    from brewlens.study.run import load_run, write_report
+
+    write_report(run, load_run(run))
+    typer.echo(run / "report.html")
+
+
+@app.command()
+def figures(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Draw the figures of a finished run anew."""
+    from brewlens.study.run import load_run, write_figures
+
+    for name in write_figures(run, load_run(run)):
+        typer.echo(run / name)
+
+
+@reference.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Training folder; an interrupted training goes on there.")],
+    minutes: Annotated[float | None, typer.Option(help="Planned wall time.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Planned number of steps.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and programs.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Train the reference model on generated programs; seeded and resumable."""
+    from brewlens.reference.config import TrainConfig
+    from brewlens.reference.train import train as train_model
+
+    train_model(TrainConfig(minutes=minutes, steps=steps, seed=seed, device=device), out)
+
+
+def main() -> None:
+    """Entry point: expected errors are one line on standard error, and the exit code tells."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("brewlens").setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(guarded(lambda: app(standalone_mode=False)))
+
+
+def guarded(call: Callable[[], Any]) -> int:
+    """Run a command; turn errors that a user can mend into one line.
+
+    Returns:
+        0 when it went through, 1 for a bad input or a full disk, 2 for a mistyped command, 130 when
+        interrupted. An error that is ours keeps its traceback.
+    """
+    import click
+
+    try:
+        code = call()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        return 130
+    except ValueError as error:
+        typer.echo(f"brewlens: {error}", err=True)
+        if logging.getLogger("brewlens").isEnabledFor(logging.DEBUG):
+            raise
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        typer.echo(f"brewlens: {error.strerror}: {error.filename or 'the run folder'}", err=True)
+        return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Plan: everything that decides what a run computes. Read from TOML, strict, frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from brewlens.tasks import FAMILIES
+
+
+class PlanError(ValueError):
+    """A plan cannot be read. The text names the file, the option, and what to do."""
+
+
+class Plan(BaseModel):
+    """What to run. Every field is an option of the command line or a line of a study file.
+
+    Attributes:
+        model: A bundled name, a local Hugging Face folder, or a hub id.
+        families: Families of generated items; not used with ``items``.
+        n: Generated items per family; at most that many are read from ``items``, per file.
+        seed: Seed of items and folds.
+        items: A JSON-lines file of the user's own items, instead of generated ones.
+        folds: Number of folds.
+        probe_c: Inverse strength of the probe's L2 penalty.
+        tail_start: The tail is every layer ``l >= floor(tail_start * L)``.
+        confident: The least tail confidence of a misresolved sample.
+        dtype: Of weights and stored residuals.
+        device: ``auto`` takes a GPU when there is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str = "reference"
+    families: tuple[str, ...] = FAMILIES
+    n: Annotated[int, Field(ge=1)] = 810
+    seed: int = 0
+    items: str | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
+    probe_c: Annotated[float, Field(gt=0)] = 0.1
+    tail_start: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    confident: Annotated[float, Field(ge=0, le=1)] = 0.5
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _known(cls, families: object) -> object:
+        if not isinstance(families, list | tuple):
+            raise ValueError("families must be a list of family names")
+        if unknown := [f for f in families if f not in FAMILIES]:
+            raise ValueError(f"unknown family {unknown[0]!r}; the families are {', '.join(FAMILIES)}")
+        if len(set(families)) != len(families) or not families:
+            raise ValueError("name each family once, at least one")
+        return tuple(families)
+
+    @property
+    def key(self) -> str:
+        """Hash of what decides the results; where they are computed does not."""
+        content = self.model_dump(exclude={"device"})
+        if self.items is not None:
+            content["items"] = _file_hash(Path(self.items))
+            del content["families"]
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PlanError(f"items file {path}: {error.strerror}") from None
+
+
+def make_plan(study: str | Path | None = None, **options: object) -> Plan:
+    """A plan from a study file, with options on top of it; ``None`` leaves a field as it is.
+
+    Raises:
+        PlanError: If the file is not there or not TOML, or a field is unknown or out of range.
+    """
+    fields: dict[str, object] = {}
+    where = "options"
+    if study is not None:
+        path, where = Path(study), str(study)
+        try:
+            fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"study file {path}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise PlanError(f"study file {path} is not TOML: {error}") from None
+        if fields.get("items") is not None:
+            fields["items"] = str(path.parent / str(fields["items"]))
+    fields.update((name, value) for name, value in options.items() if value is not None)
+    try:
+        return Plan(**fields)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'plan'}: {_plain(e, Plan.model_fields)}"
+            for e in error.errors()
+        )
+        raise PlanError(f"{where}: {problems}") from None
+
+
+def _plain(error, fields) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"no such option; the options are {', '.join(fields)}"
+    return f"{error['msg'].removeprefix('Value error, ')}, found {error['input']!r}"

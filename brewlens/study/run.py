@@ -1,0 +1,289 @@
+"""Run: a plan carried out stage by stage in a run folder; what is there and whole is not made again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brewlens.answers import DIGITS
+from brewlens.decoding.surface import majority
+from brewlens.residuals import Residuals
+from brewlens.results import Trace
+from brewlens.study import tables
+from brewlens.study.pipeline import DECODERS, Inputs, lifecycles, missed_format
+from brewlens.study.plan import Plan
+from brewlens.study.store import (
+    RunFolderError,
+    Store,
+    key_of,
+    read_manifest,
+    write_json,
+    write_table,
+)
+from brewlens.study.summary import summarise, versions, wall_seconds
+from brewlens.tasks import ItemSet, assign_folds, generate, read_items
+
+if TYPE_CHECKING:
+    import torch
+
+    from brewlens.model import HookedModel
+
+log = logging.getLogger("brewlens")
+
+SHARD = 2048  # items per residual shard: what an interrupted capture loses at most
+
+
+def default_folder(plan: Plan) -> Path:
+    """``runs/<model>-<key of the plan>``: another plan, another folder."""
+    return Path("runs") / f"{Path(plan.model).name}-{plan.key[:8]}"
+
+
+def load_items(plan: Plan) -> ItemSet:
+    """The items of a plan, generated or read from its file (the first ``n`` of it).
+
+    Raises:
+        ItemFileError: If the file cannot be used.
+    """
+    if plan.items is None:
+        return generate(plan.families, n=plan.n, seed=plan.seed)
+    items = read_items(plan.items)
+    return items[: plan.n] if len(items) > plan.n else items
+
+
+@dataclass
+class _Run:
+    plan: Plan
+    model: HookedModel
+    store: Store
+    progress: bool
+
+    def execute(self) -> Trace:
+        store, model = self.store, self.model
+        items_key = key_of("items", self.plan.key, versions()["brewlens"])
+        self._stage("items", items_key, self._write_items)
+        items, folds = tables.read_items(store.folder, store.manifest["items"])
+        self._check_disk(len(items))
+        residuals, output = self._capture(items, items_key)
+        space = model.answer_space(items.prompts, DIGITS)
+        inputs = Inputs(model, items, folds, residuals, space, self.plan.probe_c, self.progress)
+        decode_key = self._decode(inputs, key_of(items_key, self._model_key))
+        readouts = tables.read_readouts(store.path("readouts.safetensors"), items.ids)
+        life = lifecycles(
+            items,
+            readouts,
+            output["logits"].argmax(-1),
+            missed_format(output["top_id"], space),
+            tail_start=self.plan.tail_start,
+            confident=self.plan.confident,
+        )
+        trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
+        self._stage("tables", key_of("tables", decode_key), lambda: self._write_tables(trace))
+        self._stage("figures", key_of("figures", decode_key), lambda: write_figures(store.folder, trace))
+        self._stage("report", key_of("report", decode_key), lambda: write_report(store.folder, trace))
+        return trace
+
+    @property
+    def _model_key(self) -> str:
+        return key_of(self.model.weights_hash, self.model.tokenizer_hash, self.plan.dtype)
+
+    def _stage(self, name: str, key: str, make: Callable[[], list[str]]) -> None:
+        made = self.store.once(name, key, make)
+        log.info("%s: %s", name, "done" if made else "already there")
+
+    def _write_items(self) -> list[str]:
+        items = load_items(self.plan)
+        folds = assign_folds(items, self.plan.folds, self.plan.seed)
+        files = tables.write_items(self.store.folder, items, folds)
+        self.store.note(items={**items.provenance, "n": len(items), "fingerprint": items.fingerprint})
+        return files
+
+    def _check_disk(self, n: int) -> None:
+        need = disk_bytes(n, self.model.n_layers, self.model.d_model, self.plan.dtype)
+        there = sum(p.stat().st_size for p in self.store.folder.rglob("*") if p.is_file())
+        free = shutil.disk_usage(self.store.folder).free
+        if need - there > free:
+            raise RunFolderError(
+                f"{self.store.folder} needs about {need / 1e6:.0f} MB and its disk has {free / 1e6:.0f} MB "
+                "free; free some or choose another folder with --out"
+            )
+
+    def _capture(self, items: ItemSet, items_key: str) -> tuple[Residuals, dict[str, torch.Tensor]]:
+        import torch
+
+        space = self.model.answer_space(items.prompts, DIGITS)
+        paths = []
+        for start in range(0, len(items), SHARD):
+            part = items[start : start + SHARD]
+            name = f"residuals/{start // SHARD:05d}.safetensors"
+            paths.append(self.store.path(name))
+
+            def make(part: ItemSet = part, path: Path = paths[-1], name: str = name) -> list[str]:
+                passed = self.model.forward(
+                    part.prompts, space, dtype=getattr(torch, self.plan.dtype), progress=self.progress
+                )
+                metadata = {"ids": json.dumps(part.ids), "model": self.model.name}
+                tables.write_shard(path, passed.residuals, passed.tokens, passed.output, metadata)
+                return [name]
+
+            self._stage(name, key_of(name, items_key, self._model_key, SHARD), make)
+        return tables.read_shards(paths, items.ids, self.model.name)
+
+    def _decode(self, inputs: Inputs, base_key: str) -> str:
+        """Each decoder in a file of its own until all are there; then one file, and the parts go."""
+        store = self.store
+        keys = {name: key_of(name, base_key, self.plan.probe_c, self.plan.folds) for name in DECODERS}
+        key = key_of("readouts", keys)
+        if store.whole("readouts", key):
+            log.info("readouts: already there")
+            return key
+        parts = []
+        for name, decode in DECODERS.items():
+            part = f"partial/{name}.safetensors"
+            parts.append(part)
+
+            def make(part: str = part, decode: Callable = decode) -> list[str]:
+                tables.write_readouts(store.path(part), {r.decoder: r for r in decode(inputs)})
+                return [part]
+
+            self._stage(f"decoding/{name}", keys[name], make)
+        ids = inputs.items.ids
+        merged = {n: r for p in parts for n, r in tables.read_readouts(store.path(p), ids).items()}
+
+        def merge() -> list[str]:
+            tables.write_readouts(store.path("readouts.safetensors"), merged)
+            return ["readouts.safetensors"]
+
+        self._stage("readouts", key, merge)
+        shutil.rmtree(store.path("partial"))
+        return key
+
+    def _write_tables(self, trace: Trace) -> list[str]:
+        import pandas as pd
+
+        folder, answers = self.store.folder, trace.items.answers
+        write_table(folder / "samples.parquet", trace.lifecycle.to_frame())
+        layers = pd.concat([r.to_frame(answers) for r in trace.readouts.values()], ignore_index=True)
+        layers["layer"] = layers["layer"].astype("Int64").mask(layers["decoder"] == "surface")
+        write_table(folder / "layers.parquet", layers)
+        baseline = majority(trace.items, trace.folds)
+        write_json(folder / "summary.json", summarise(trace, baseline))
+        return ["samples.parquet", "layers.parquet", "summary.json"]
+
+
+def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> Trace:
+    """Carry out a plan; the results stay in a folder.
+
+    Args:
+        plan: What to run.
+        out: The run folder; by default one named after the model and the plan's key.
+        progress: Show progress bars.
+
+    Returns:
+        The trace, as :func:`load_run` would read it from the folder.
+
+    Raises:
+        ModelError: If the model cannot be loaded or fails its self-check.
+        ItemFileError: If the items file cannot be used.
+        RunFolderError: If the folder holds another plan's results, or its disk is too small.
+        ValueError: If the model cannot say the answers in one token, or items are too few.
+    """
+    from brewlens.model import load_model
+
+    folder = Path(out) if out is not None else default_folder(plan)
+    store = Store(folder, plan)
+    if plan.items is not None:
+        load_items(plan)  # so that a bad file is refused before the model is loaded
+    model = load_model(plan.model, device=pick_device(plan.device), dtype=_dtype(plan.dtype))
+    log.info("%r; %s", model, model.check)
+    store.note(
+        model={
+            "name": model.name,
+            "revision": model.revision,
+            "weights_hash": model.weights_hash,
+            "tokenizer_hash": model.tokenizer_hash,
+            "dtype": plan.dtype,
+            "device": str(model.device),
+            "n_layers": model.n_layers,
+            "d_model": model.d_model,
+            "check": str(model.check),
+        },
+        versions=versions(),
+        seeds={"items": plan.seed, "folds": plan.seed},
+    )
+    return _Run(plan, model, store, progress).execute()
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    return getattr(torch, name)
+
+
+def pick_device(name: str) -> str:
+    """``auto`` is a GPU when there is one; any other name is taken as it is."""
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def disk_bytes(n: int, layers: int, width: int, dtype: str) -> int:
+    """About what a run folder will take: residuals, readouts, tables, figures and report."""
+    residuals = n * layers * width * (2 if dtype == "bfloat16" else 4)
+    readouts = n * layers * (4 * 10 * 4 + 3 * 4)
+    return residuals + 2 * readouts + n * 4000 + 8_000_000
+
+
+def load_run(folder: str | Path) -> Trace:
+    """Read a finished run folder.
+
+    Raises:
+        RunFolderError: If it is not a run folder, or the run did not finish.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    stages = manifest["stages"]
+    if missing := [name for name in ("items", "readouts", "tables") if name not in stages]:
+        raise RunFolderError(
+            f"{folder}: the run did not finish (no {', '.join(missing)}); go on with brewlens run --out {folder}"
+        )
+    plan = manifest["plan"]
+    items, folds = tables.read_items(folder, manifest["items"])
+    readouts = tables.read_readouts(folder / "readouts.safetensors", items.ids)
+    shards = sorted(name for name in stages if name.startswith("residuals/"))
+    residuals, output = tables.read_shards([folder / s for s in shards], items.ids, manifest["model"]["name"])
+    import pandas as pd
+
+    samples = pd.read_parquet(folder / "samples.parquet")
+    life = lifecycles(
+        items,
+        readouts,
+        output["logits"].argmax(-1),
+        samples["format_miss"].to_numpy(dtype=bool),
+        tail_start=plan["tail_start"],
+        confident=plan["confident"],
+    )
+    return Trace(items, np.asarray(folds), readouts, life, manifest["model"]["name"], residuals, manifest)
+
+
+def write_figures(folder: Path, trace: Trace) -> list[str]:
+    """Every figure of a run, as PDF, SVG, PNG and the CSV behind it."""
+    from brewlens.figures import save_all
+
+    return [str(path.relative_to(folder)) for path in save_all(trace, folder / "figures")]
+
+
+def write_report(folder: Path, trace: Trace) -> list[str]:
+    """``report.html`` from the stored results."""
+    from brewlens.report import build
+
+    manifest: dict[str, Any] = dict(trace.manifest) or read_manifest(folder)
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    build(folder, trace, summary, {**manifest, "wall_seconds": wall_seconds(manifest)})
+    return ["report.html"]

@@ -1,0 +1,174 @@
+"""Store: a run folder whose files are whole or absent, and which knows what each was made from.
+
+Every file is written to a temporary name and renamed. A stage is done when the manifest holds the key of
+its inputs and each of its files is there with the bytes that were written; anything else is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from brewlens.study.plan import Plan
+
+MANIFEST = "manifest.json"
+
+
+class RunFolderError(ValueError):
+    """A run folder cannot be used. The text says what was asked, what was found, what to do."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes ``path`` when the block succeeds, and is removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
+        )
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, dict(metadata or {}))
+
+
+def fingerprint(path: Path) -> dict[str, object]:
+    """Size and hash of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+
+
+def key_of(*parts: object) -> str:
+    """Key of a stage: a hash of whatever its result depends on."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+class Store:
+    """One run folder.
+
+    Args:
+        folder: Made when it is not there.
+        plan: What the folder is for.
+
+    Raises:
+        RunFolderError: If the folder holds the results of another plan, or something else altogether.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"{folder} is a file; choose a folder with --out")
+        if (folder / MANIFEST).exists():
+            self.manifest = read_manifest(folder)
+            if self.manifest.get("plan_key") != plan.key:
+                raise RunFolderError(
+                    f"{folder} holds the results of another plan ({_difference(self.manifest, plan)}); "
+                    "choose another folder with --out, or remove this one"
+                )
+        elif folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith(".tmp")):
+            raise RunFolderError(
+                f"{folder} is not empty and holds no {MANIFEST}; choose another folder with --out"
+            )
+        else:
+            self.manifest = {"plan": plan.model_dump(mode="json"), "plan_key": plan.key, "stages": {}}
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def note(self, **entries: object) -> None:
+        """Record facts about the run in the manifest."""
+        if any(self.manifest.get(name) != value for name, value in entries.items()):
+            self.manifest.update(entries)
+            write_json(self.path(MANIFEST), self.manifest)
+
+    def whole(self, stage: str, key: str) -> bool:
+        """Whether a stage was made from these inputs and its files are as they were written."""
+        entry = self.manifest["stages"].get(stage)
+        if entry is None or entry["key"] != key:
+            return False
+        return all(
+            self.path(name).is_file()
+            and self.path(name).stat().st_size == seen["bytes"]
+            and fingerprint(self.path(name)) == seen
+            for name, seen in entry["files"].items()
+        )
+
+    def once(self, stage: str, key: str, make: Callable[[], Sequence[str]]) -> bool:
+        """Run ``make``, which writes files and names them, unless the stage is whole.
+
+        Returns:
+            Whether it had to be made.
+        """
+        import time
+
+        if self.whole(stage, key):
+            return False
+        start = time.perf_counter()
+        files = make()
+        self.manifest["stages"][stage] = {
+            "key": key,
+            "seconds": round(time.perf_counter() - start, 2),
+            "files": {name: fingerprint(self.path(name)) for name in files},
+        }
+        write_json(self.path(MANIFEST), self.manifest)
+        return True
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a run folder.
+
+    Raises:
+        RunFolderError: If it is missing or not JSON.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except OSError:
+        raise RunFolderError(f"{folder} is not a run folder: it has no {MANIFEST}") from None
+    except json.JSONDecodeError as error:
+        raise RunFolderError(f"{path} is damaged ({error.msg}); remove it and run again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+        raise RunFolderError(f"{path} is not the manifest of a run; remove it and run again")
+    return manifest
+
+
+def _difference(manifest: Mapping[str, Any], plan: Plan) -> str:
+    old, new = manifest.get("plan", {}), plan.model_dump(mode="json")
+    changed = [
+        f"{name}: {old.get(name)!r} there, {new[name]!r} asked" for name in new if old.get(name) != new[name]
+    ]
+    return "; ".join(changed) or "its items file has other contents"

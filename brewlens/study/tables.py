@@ -1,0 +1,158 @@
+"""Item sets, readouts and residuals as files of a run folder, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from brewlens.decoding.readout import Readout
+from brewlens.residuals import Residuals
+from brewlens.study.store import write_table, write_tensors
+from brewlens.tasks.item import Item, ItemSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from brewlens.model import AnswerLogits
+
+_PLAIN = ("id", "family", "code", "suffix", "prompt", "answer", "skeleton", "shape")
+_FIXED = (*_PLAIN, "twins", "fold")
+
+
+def items_frame(items: Iterable[Item], folds: Sequence[int] | None = None) -> pd.DataFrame:
+    """One row per item; each factor is a column of its own, empty for families that lack it."""
+    import pandas as pd
+
+    items = list(items)
+    factors = list(dict.fromkeys(name for item in items for name in item.factors))
+    columns: dict[str, object] = {name: [getattr(item, name) for item in items] for name in ("id", "family")}
+    for name in factors:
+        levels = [item.factors.get(name) for item in items]
+        if len({type(level) for level in levels if level is not None}) > 1:
+            levels = [None if level is None else str(level) for level in levels]
+        columns[name] = pd.array(levels, dtype="Int64" if _whole(levels) else "string")
+    for name in ("answer", "skeleton", "shape"):
+        columns[name] = [getattr(item, name) for item in items]
+    if folds is not None:
+        columns["fold"] = np.asarray(folds)
+    columns["twins"] = [json.dumps(dict(item.twins), sort_keys=True) for item in items]
+    for name in ("suffix", "code", "prompt"):
+        columns[name] = [getattr(item, name) for item in items]
+    return pd.DataFrame(columns)
+
+
+def _whole(levels: Sequence[object]) -> bool:
+    return all(level is None or type(level) is int for level in levels)
+
+
+def items_from_frame(frame: pd.DataFrame) -> list[Item]:
+    import pandas as pd
+
+    names = [name for name in frame.columns if name not in _FIXED]
+    rows = frame.to_dict("records")
+    return [
+        Item(
+            **{name: row[name] for name in _PLAIN},
+            factors={n: _level(row[n]) for n in names if not pd.isna(row[n])},
+            twins=json.loads(row["twins"]),
+        )
+        for row in rows
+    ]
+
+
+def _level(value: object) -> str | int:
+    return value if isinstance(value, str) else int(value)  # type: ignore[call-overload]
+
+
+def write_items(folder: Path, items: ItemSet, folds: Sequence[int]) -> list[str]:
+    """``items.parquet``, and ``twins.parquet`` when the items have twins that are not items themselves."""
+    write_table(folder / "items.parquet", items_frame(items, folds))
+    if not items.partners:
+        return ["items.parquet"]
+    write_table(folder / "twins.parquet", items_frame(items.partners.values()))
+    return ["items.parquet", "twins.parquet"]
+
+
+def read_items(folder: Path, provenance: Mapping[str, object]) -> tuple[ItemSet, np.ndarray]:
+    """The items of a run folder and the fold of each."""
+    import pandas as pd
+
+    frame = pd.read_parquet(folder / "items.parquet")
+    twins = folder / "twins.parquet"
+    partners = items_from_frame(pd.read_parquet(twins)) if twins.exists() else []
+    items = ItemSet(tuple(items_from_frame(frame)), {item.id: item for item in partners}, provenance)
+    return items, frame["fold"].to_numpy()
+
+
+def write_shard(
+    path: Path,
+    residuals: torch.Tensor,
+    tokens: Sequence[Sequence[int]],
+    output: AnswerLogits,
+    metadata: Mapping[str, str],
+) -> None:
+    """Residuals of a stretch of items, the tokens that were read, and the model's own answers."""
+    lengths = torch.tensor([len(t) for t in tokens])
+    write_tensors(
+        path,
+        {
+            "residuals": residuals,
+            "tokens": torch.tensor([t for sample in tokens for t in sample], dtype=torch.int32),
+            "lengths": lengths,
+            "output.logits": output.logits,
+            "output.log_other": output.log_other,
+            "output.top_id": output.top_id,
+        },
+        metadata,
+    )
+
+
+def read_shards(
+    paths: Sequence[Path], ids: Sequence[str], model: str
+) -> tuple[Residuals, dict[str, torch.Tensor]]:
+    """Residuals of all shards, and the model's own answers (``logits``, ``log_other``, ``top_id``)."""
+    from safetensors.torch import load_file
+
+    parts = [load_file(path) for path in paths]
+    tokens = [tuple(piece.tolist()) for p in parts for piece in p["tokens"].split(p["lengths"].tolist())]
+    values = torch.cat([p["residuals"] for p in parts])
+    output = {
+        name: torch.cat([p[f"output.{name}"] for p in parts]) for name in ("logits", "log_other", "top_id")
+    }
+    return Residuals(values, tuple(ids), tuple(tokens), model), output
+
+
+def write_readouts(path: Path, readouts: Mapping[str, Readout]) -> None:
+    """One tensor per decoder, ``[sample, layer, class]`` float32, and ``<decoder>.other_mass`` where known."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, readout in readouts.items():
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(readout.logits, dtype=np.float32))
+        if readout.other_mass is not None:
+            other = np.ascontiguousarray(readout.other_mass, dtype=np.float32)
+            tensors[f"{name}.other_mass"] = torch.from_numpy(other)
+    classes = next(iter(readouts.values())).classes
+    write_tensors(path, tensors, {"classes": json.dumps(classes), "decoders": json.dumps(list(readouts))})
+
+
+def read_readouts(path: Path, ids: Sequence[str]) -> dict[str, Readout]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        names, classes = json.loads(metadata["decoders"]), tuple(json.loads(metadata["classes"]))
+        stored = set(file.keys())
+        return {
+            name: Readout(
+                file.get_tensor(name).numpy(),
+                classes,
+                name,
+                tuple(ids),
+                file.get_tensor(f"{name}.other_mass").numpy() if f"{name}.other_mass" in stored else None,
+            )
+            for name in names
+        }

@@ -1,0 +1,45 @@
+"""Shared fixtures: tiny random models, and nothing from the network."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+import tiny
+import torch
+
+# Tiny tensors: threads cost more than they bring, and workers would share the cores anyway.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory):
+    """Architecture -> folder with a tiny random model and its tokenizer. Read only."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {name: tiny.build(name, root / name) for name in tiny.ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_folders):
+    """Architecture -> loaded tiny model."""
+    from brewlens.model import load_model
+
+    return {name: load_model(folder, device="cpu") for name, folder in tiny_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_models):
+    """One tiny model, for tests that do not depend on the architecture."""
+    return tiny_models["qwen2"]
+
+
+@pytest.fixture(params=tiny.ARCHITECTURES)
+def any_model(request, tiny_models):
+    """Each tiny model in turn."""
+    return tiny_models[request.param]
