@@ -58,7 +58,9 @@ class Residuals:
         return f"Residuals({samples} samples x {layers} layers x {width}, {self.values.dtype}, {self.model})"
 
 
-def capture(model: HookedModel, prompts: Sequence[str], item_ids: Sequence[str], progress: bool = False) -> Residuals:
+def capture(
+    model: HookedModel, prompts: Sequence[str], item_ids: Sequence[str], progress: bool = False
+) -> Residuals:
     """Run ``model`` over ``prompts`` and keep the last token's residual at every block output."""
     values, tokens = model.last_residuals(prompts, progress=progress)
     return Residuals(values, tuple(item_ids), tokens, model.name)

@@ -60,7 +60,9 @@ class Trace:
         )
 
     def __repr__(self) -> str:
-        return f"Trace({self.model}: {len(self)} samples x {self.n_layers} layers; {', '.join(self.readouts)})"
+        return (
+            f"Trace({self.model}: {len(self)} samples x {self.n_layers} layers; {', '.join(self.readouts)})"
+        )
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>{self.lifecycle._repr_html_()}"

@@ -307,7 +307,7 @@ def test_useless_inputs_are_refused(tiny_model):
                 call(prompts)
     with pytest.raises(ValueError, match="0 tokens"):
         tiny_model.last_residuals(["fine", ""])
-    with pytest.raises(ValueError, match=r"has 300 tokens; .* reads 1 to 256"):
+    with pytest.raises(ValueError, match=r"has 1300 tokens; .* reads 1 to 1024"):
         tiny_model.last_residuals(["x" * 300])
     with pytest.raises(ValueError, match="6 targets"):
         tiny_model.inject(residuals[:2], TARGETS, space)

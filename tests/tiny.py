@@ -31,7 +31,7 @@ _ROTARY = {
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 1024,
     # Large weights: at 0.02 a random model is nearly linear and hides mistakes.
     "initializer_range": 0.2,
     **_IDS,
@@ -84,7 +84,7 @@ def network(architecture: str, seed: int = 0) -> PreTrainedModel:
                         n_embd=WIDTH,
                         n_layer=LAYERS,
                         n_head=4,
-                        n_positions=256,
+                        n_positions=1024,
                         initializer_range=0.2,
                         **_IDS,
                     )

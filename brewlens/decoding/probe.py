@@ -138,7 +138,9 @@ def probe(
     where = {c: k for k, c in enumerate(classes)}
     target = np.array([where.get(a, -1) for a in items.answers])
     if (target < 0).any():
-        raise ValueError(f"answers {sorted({a for a in items.answers if a not in where})[:5]} are not classes")
+        raise ValueError(
+            f"answers {sorted({a for a in items.answers if a not in where})[:5]} are not classes"
+        )
 
     def fit(train: np.ndarray, score: np.ndarray) -> np.ndarray:
         layers = [

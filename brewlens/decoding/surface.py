@@ -40,7 +40,7 @@ def surface(
 
     def fit(train: np.ndarray, score: np.ndarray) -> np.ndarray:
         logits = np.full((len(score), 1, len(classes)), ABSENT, dtype=np.float32)
-        present, counts = np.unique(answers[train], return_counts=True)
+        present = np.unique(answers[train])
         where = [list(classes).index(a) for a in present]
         if len(present) == 1:
             logits[:, 0, where[0]] = 0
@@ -74,6 +74,4 @@ def majority(items: ItemSet, folds: Int[np.ndarray, "sample"], classes: Sequence
             counts[k] += np.bincount(target[train][cell[train] == cell[row]], minlength=len(classes))
         return np.log(counts / counts.sum(axis=1, keepdims=True))[:, None]
 
-    return Readout(
-        out_of_fold(items, folds, fit, (1, len(classes))), tuple(classes), "majority", items.ids
-    )
+    return Readout(out_of_fold(items, folds, fit, (1, len(classes))), tuple(classes), "majority", items.ids)

@@ -1,0 +1,26 @@
+"""Figures from a stored trace, never from a model: ``plot_x(trace, *, ax=None)`` draws and returns its axes.
+
+Nothing is shown, nothing is written (``save`` and ``write`` do that), and matplotlib's parameters stay as
+they are. Every figure has a function that gives the exact numbers it draws, as a tidy table.
+"""
+
+from brewlens.figures.accuracy import accuracy_table, plot_accuracy, plot_accuracy_grid
+from brewlens.figures.export import save
+from brewlens.figures.lifecycle import examples, lifecycle_table, plot_lifecycle
+from brewlens.figures.outcomes import outcome_table, plot_outcomes
+from brewlens.figures.plates import Plate, plates, write
+
+__all__ = [
+    "Plate",
+    "accuracy_table",
+    "examples",
+    "lifecycle_table",
+    "outcome_table",
+    "plates",
+    "plot_accuracy",
+    "plot_accuracy_grid",
+    "plot_lifecycle",
+    "plot_outcomes",
+    "save",
+    "write",
+]

@@ -50,7 +50,7 @@ def landmarks(
     """
     if available.shape != ready.shape or available.ndim != 2:
         raise ValueError(
-            f"both decoders must be [sample, layer] and of one shape; found {available.shape} and {ready.shape}"
+            f"both decoders must be [sample, layer] of one shape; found {available.shape} and {ready.shape}"
         )
     fpcl, fcc, fjc = first_hit(available), first_hit(ready), first_hit(available & ready)
     return Landmarks(fpcl, fcc, fjc, np.where(fjc == NEVER, NEVER, fjc - fpcl))

@@ -126,7 +126,7 @@ def lifecycle(
     """
     if available.item_ids != ready.item_ids or available.classes != ready.classes:
         raise ValueError(
-            f"{available.decoder} and {ready.decoder} are not about the same samples and classes in the same order"
+            f"{available.decoder} and {ready.decoder} differ in their samples or classes, or in their order"
         )
     target = ready.target_index(answers)
     marks = landmarks(available.correct(answers), ready.correct(answers))

@@ -103,7 +103,7 @@ class StackedQwen2(nn.Module):
         """Final normed residual at every position; matrix products in ``dtype``, sums in float32."""
         steps = tokens.shape[1]
         cos, sin = self._rotary(steps, tokens.device, dtype)
-        mask = torch.full((steps, steps), -math.inf, device=tokens.device).triu(1)
+        mask = torch.full((steps, steps), -math.inf, device=tokens.device, dtype=dtype).triu(1)
         qkv = torch.cat([self.q, self.k, self.v], dim=1).to(dtype).unbind()
         bias = torch.cat([self.q_bias, self.k_bias, self.v_bias], dim=1).to(dtype).unbind()
         gate_up = torch.cat([self.gate, self.up], dim=1).to(dtype).unbind()
@@ -137,7 +137,7 @@ class StackedQwen2(nn.Module):
             dtype: Precision of the matrix products.
 
         Returns:
-            The weighted mean, and the loss of every target (for the log).
+            The weighted sum divided by the number of programs, and the loss of every target (for the log).
         """
         hidden = self.hidden(tokens[:, :-1], dtype)
         return self._loss(hidden, self.embed, tokens[:, 1:], weights, dtype)
@@ -182,12 +182,11 @@ def _block(
     y = F.linear(_rms(x, norm1, eps).to(dtype), qkv, bias)
     y = y.view(batch, steps, heads + 2 * kv_heads, head_dim).transpose(1, 2)
     q, k, v = y.split([heads, kv_heads, kv_heads], dim=1)
-    q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+    q, k = _rotate(q, cos, sin) * head_dim**-0.5, _rotate(k, cos, sin)
     q = q.reshape(batch * kv_heads, group * steps, head_dim)
     k, v = (z.reshape(batch * kv_heads, steps, head_dim) for z in (k, v))
-    scores = torch.bmm(q, k.transpose(1, 2)).float() * head_dim**-0.5
-    scores = scores.view(batch * kv_heads, group, steps, steps) + mask
-    pattern = scores.softmax(-1).to(dtype).view(batch * kv_heads, group * steps, steps)
+    scores = torch.bmm(q, k.transpose(1, 2)).view(batch * kv_heads, group, steps, steps).add_(mask)
+    pattern = scores.softmax(-1).view(batch * kv_heads, group * steps, steps)
     z = torch.bmm(pattern, v).view(batch, heads, steps, head_dim).transpose(1, 2)
     x = x + F.linear(z.reshape(batch, steps, width), o)
     gate, up = F.linear(_rms(x, norm2, eps).to(dtype), gate_up).chunk(2, dim=-1)
@@ -203,4 +202,4 @@ def _weighted_loss(
 ) -> tuple[Tensor, Tensor]:
     logits = F.linear(hidden.to(dtype), embed.to(dtype)).float()
     each = torch.logsumexp(logits, -1) - logits.gather(-1, targets[..., None]).squeeze(-1)
-    return (each * weights).sum() / weights.sum(), each.detach()
+    return (each * weights).sum() / len(weights), each.detach()

@@ -251,7 +251,7 @@ def load_run(folder: str | Path) -> Trace:
     stages = manifest["stages"]
     if missing := [name for name in ("items", "readouts", "tables") if name not in stages]:
         raise RunFolderError(
-            f"{folder}: the run did not finish (no {', '.join(missing)}); go on with brewlens run --out {folder}"
+            f"{folder}: the run did not finish (no {', '.join(missing)}); the command that began it goes on"
         )
     plan = manifest["plan"]
     items, folds = tables.read_items(folder, manifest["items"])
@@ -274,9 +274,9 @@ def load_run(folder: str | Path) -> Trace:
 
 def write_figures(folder: Path, trace: Trace) -> list[str]:
     """Every figure of a run, as PDF, SVG, PNG and the CSV behind it."""
-    from brewlens.figures import save_all
+    from brewlens.figures import write
 
-    return [str(path.relative_to(folder)) for path in save_all(trace, folder / "figures")]
+    return [str(path.relative_to(folder)) for path in write(trace, folder / "figures")]
 
 
 def write_report(folder: Path, trace: Trace) -> list[str]:

@@ -128,13 +128,12 @@ def read_shards(
 
 
 def write_readouts(path: Path, readouts: Mapping[str, Readout]) -> None:
-    """One tensor per decoder, ``[sample, layer, class]`` float32, and ``<decoder>.other_mass`` where known."""
+    """One float32 tensor per decoder, ``[sample, layer, class]``, and its ``.other_mass`` where known."""
     tensors: dict[str, torch.Tensor] = {}
     for name, readout in readouts.items():
-        tensors[name] = torch.from_numpy(np.ascontiguousarray(readout.logits, dtype=np.float32))
+        tensors[name] = torch.tensor(readout.logits, dtype=torch.float32)
         if readout.other_mass is not None:
-            other = np.ascontiguousarray(readout.other_mass, dtype=np.float32)
-            tensors[f"{name}.other_mass"] = torch.from_numpy(other)
+            tensors[f"{name}.other_mass"] = torch.tensor(readout.other_mass, dtype=torch.float32)
     classes = next(iter(readouts.values())).classes
     write_tensors(path, tensors, {"classes": json.dumps(classes), "decoders": json.dumps(list(readouts))})
 

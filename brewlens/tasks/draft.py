@@ -253,7 +253,7 @@ def _define(function: Function | str) -> str:
     if isinstance(function, str):
         return function
     body = [str(line) for line in function.body]
-    text = "\n".join(body + [f"return {function.result}"])
+    text = "\n".join([*body, f"return {function.result}"])
     return f"def {function.name}({', '.join(function.params)}):\n{indent(text)}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from types import ModuleType
@@ -147,26 +146,27 @@ def _balanced(
     def allowed(skeleton: str) -> bool:
         return universe_of(skeleton) == universe
 
-    count: Counter[int] = Counter()
-    wanted, extra, idle, made = sum(quota), 0, 0, 0
-    while made < wanted and extra <= wanted:
+    left = list(quota)
+    wanted, raised, idle, made = sum(quota), 0, 0, 0
+    while made < wanted and raised <= wanted:
         candidate = Candidate(module.sketch(rng, **factors))
-        found = _draw(candidate, lambda answer: count[answer] < quota[answer] + extra, seen, allowed, rng)
+        found = _draw(candidate, left, seen, allowed, rng)
         if found is None:
             idle += 1
             if idle > _PATIENCE:
-                extra, idle = extra + 1, 0
+                left = [room + 1 for room in left]
+                raised, idle = raised + 1, 0
             continue
         literals, other, answer = found
         seen.update(_own(candidate, literals))
-        count[answer] += 1
+        left[answer] -= 1
         made, idle = made + 1, 0
         yield Writer(candidate, family, factors, rng), literals, other
 
 
 def _draw(
     candidate: Candidate,
-    open_answer: Callable[[int], bool],
+    left: Sequence[int],
     seen: set[str],
     allowed: Callable[[str], bool],
     rng: random.Random,
@@ -175,7 +175,7 @@ def _draw(
     for _ in range(_DRAWS):
         literals = candidate.sketch.literals(rng)
         answer = candidate.answer(literals)
-        if answer is None or not open_answer(answer):
+        if answer is None or left[answer] <= 0:
             continue
         if any(s in seen for s in _own(candidate, literals)) or not all(
             map(allowed, candidate.skeletons(literals))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from brewlens.tasks.draft import Draft, Sketch, chain, indent
 
@@ -56,7 +57,7 @@ def _container(draft: Draft, value: str, depth: int, distractors: int) -> Sketch
         return lambda box: _maybe_named(draft, box + kind[1])
 
     steps = [pack(layout[0])]
-    steps += [repack(old, new) for old, new in zip(layout, layout[1:], strict=False)]
+    steps += [repack(old, new) for old, new in pairwise(layout)]
     steps.append(unpack(layout[-1]))
     draft.finish(chain(draft, steps, value, draft.pick("composed", "sequential")))
     draft.distract(distractors - fillers)

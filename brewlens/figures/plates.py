@@ -1,0 +1,106 @@
+"""The figures of a run, one after the other, with the numbers behind them; and the folder they go to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brewlens.figures import style
+from brewlens.figures.accuracy import accuracy_table, grid_size, plot_accuracy_grid
+from brewlens.figures.export import save
+from brewlens.figures.lifecycle import examples, lifecycle_size, lifecycle_table, plot_lifecycle
+from brewlens.figures.outcomes import outcome_table, outcomes_size, plot_outcomes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from brewlens.results import Trace
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One figure of a run.
+
+    Attributes:
+        name: Stem of its files.
+        figure: The figure.
+        data: The exact numbers that it draws.
+        alt: What a reader who cannot see it needs to know.
+        row: The sample that it shows, for a figure of one sample.
+    """
+
+    name: str
+    figure: Figure
+    data: pd.DataFrame
+    alt: str
+    row: int | None = None
+
+
+def plates(trace: Trace) -> Iterator[Plate]:
+    """The figures of a run: outcome shares by both rules, accuracy by layer, one lifecycle per outcome."""
+    import pandas as pd
+
+    for taxonomy, name in (("repaired", "outcomes"), ("paper", "outcomes_paper")):
+        figure = style.blank(*outcomes_size(trace))
+        plot_outcomes(trace, taxonomy=taxonomy, ax=_axes(figure))
+        table = outcome_table(trace, taxonomy)
+        yield Plate(name, figure, table, _outcomes_alt(table))
+    figure = plot_accuracy_grid(trace, figure=style.blank(*grid_size(trace)))
+    tables = [accuracy_table(trace, family) for family in trace.items.families]
+    yield Plate("accuracy", figure, pd.concat(tables, ignore_index=True), _accuracy_alt(tables))
+    for outcome, row in examples(trace).items():
+        figure = style.blank(*lifecycle_size(trace))
+        plot_lifecycle(trace, row, ax=_axes(figure))
+        yield Plate(
+            f"lifecycle_{outcome}", figure, lifecycle_table(trace, row), _lifecycle_alt(trace, row), row
+        )
+
+
+def write(trace: Trace, folder: str | Path) -> list[Path]:
+    """Write every figure of a run to ``folder`` as PDF, SVG, PNG and CSV; returns the paths."""
+    return [
+        path for plate in plates(trace) for path in save(plate.figure, Path(folder) / plate.name, plate.data)
+    ]
+
+
+def _axes(figure: Figure):
+    with style.context():
+        return figure.add_subplot()
+
+
+def _outcomes_alt(table: pd.DataFrame) -> str:
+    parts = []
+    for family, rows in table[table["outcome"] != "format_miss"].groupby("family", sort=False):
+        shares = ", ".join(
+            f"{style.OUTCOME_NAMES[r.outcome]} {100 * r.share:.1f} %"
+            for r in rows.itertuples()
+            if r.share == r.share
+        )
+        parts.append(f"{family}: {shares}")
+    return "Outcome shares with 95 % intervals. " + "; ".join(parts) + "."
+
+
+def _accuracy_alt(tables: list[pd.DataFrame]) -> str:
+    parts = []
+    for table in tables:
+        best = table[table["layer"].notna()].sort_values("accuracy", ascending=False, kind="stable")
+        tops = [f"{style.decoder(d).name} {100 * r.iloc[0]['accuracy']:.0f} % at layer {r.iloc[0]['layer']}"
+                for d, r in best.groupby("decoder", sort=False)]  # fmt: skip
+        parts.append(f"{table['family'].iloc[0]}: {', '.join(tops)}")
+    return "Accuracy by layer. Best layer of each decoder, by family. " + "; ".join(parts) + "."
+
+
+def _lifecycle_alt(trace: Trace, row: int) -> str:
+    life = trace.lifecycle
+    marks = ", ".join(
+        f"{name.upper()} at layer {layer}" if layer >= 0 else f"no {name.upper()}"
+        for name, layer in ((n, int(getattr(life.landmarks, n)[row])) for n in ("fpcl", "fcc", "fjc"))
+    )
+    return (
+        f"Distribution over the answer classes at every layer, for sample {life.item_ids[row]}. {marks}. "
+        f"Right answer {life.answers[row]}, model's answer {life.output[row]}, outcome "
+        f"{style.OUTCOME_NAMES[life.outcome[row]]}."
+    )

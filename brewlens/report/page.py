@@ -1,0 +1,206 @@
+"""The report: one self-contained HTML page of a run, readable offline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+from markupsafe import Markup, escape
+
+from brewlens.figures import plates, save, style
+from brewlens.figures.lifecycle import LANDMARKS, decoders_of
+from brewlens.lifecycle.landmarks import NEVER
+from brewlens.lifecycle.outcomes import OUTCOMES, RESOLUTION
+from brewlens.report.warnings import percent, warnings_of
+
+if TYPE_CHECKING:
+    from brewlens.figures import Plate
+    from brewlens.results import Trace
+
+_SUMMARY = ("n", "n_layers", "classes", "families", "overall", "configurations", "first_hit_chance", "short")
+_FAMILY = (
+    *("n", "accuracy", "format_miss", "no_brewing", "outcomes", "outcomes_paper", "surface", "majority"),
+    *("probe_best", "context_stripped_best", "landmarks"),
+)
+_THEMED = {
+    style.INK: "var(--ink)",
+    style.MUTED: "var(--muted)",
+    style.GRID: "var(--grid)",
+    style.FILL: "var(--fill)",
+    style.PAPER: "var(--paper)",
+}
+_DRAWN = tuple(o for o in OUTCOMES if o != "no_brewing")
+
+
+def build(folder: str | Path, trace: Trace, summary: Mapping, manifest: Mapping) -> Path:
+    """Write ``report.html``, and the figures that it shows and links to into ``figures/``.
+
+    The page loads nothing: style and figures are inside. It is written under a temporary name and
+    renamed. The same trace, summary and manifest give the same bytes.
+
+    Args:
+        folder: The run folder.
+        trace: The run's trace.
+        summary: The content of ``summary.json``: every number that the page states.
+        manifest: The content of ``manifest.json``; what it lacks is left out of the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: If the summary lacks a key.
+    """
+    _check(summary)
+    folder = Path(folder)
+    shown = {plate.name: (plate, _inline(plate, folder)) for plate in plates(trace)}
+    page = _environment().get_template("template.html").render(_context(trace, summary, manifest, shown))
+    path = folder / "report.html"
+    temporary = folder / ".report.html.tmp"
+    try:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _check(summary: Mapping) -> None:
+    missing = [key for key in _SUMMARY if key not in summary]
+    groups = {**summary.get("families", {}), "overall": summary.get("overall", {})}
+    missing += [f"{name}.{key}" for name, group in groups.items() for key in _FAMILY if key not in group]
+    if missing:
+        raise ValueError(f"the report needs a whole summary; found none of {', '.join(missing[:8])}")
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FunctionLoader(lambda name: files("brewlens.report").joinpath(name).read_text("utf-8"))
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=percent, number=_number, plain=_plain, seconds=_seconds)
+    return environment
+
+
+def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) -> dict[str, object]:
+    groups = [(name, group) for name, group in summary["families"].items()]
+    model = dict(manifest.get("model") or {})
+    return {
+        "css": Markup(files("brewlens.report").joinpath("style.css").read_text("utf-8")),
+        "model_name": model.get("name") or trace.model,
+        "model": model,
+        "manifest": {key: value for key, value in manifest.items() if key != "model" and value},
+        "plan": list(_flat(manifest.get("plan") or {})),
+        "summary": summary,
+        "overall": summary["overall"],
+        "groups": groups,
+        "rows": [*groups, *([("overall", summary["overall"])] if len(groups) > 1 else [])],
+        "labellings": [
+            ("outcomes", "repaired rule", _DRAWN),
+            ("outcomes_paper", "paper’s rule", RESOLUTION),
+        ],
+        "resolution": RESOLUTION,
+        "colors": style.OUTCOME_COLORS,
+        "names": style.OUTCOME_NAMES,
+        "warnings": warnings_of(summary),
+        "figures": {name: svg for name, (_, svg) in shown.items()},
+        "samples": [_sample(trace, plate, svg) for plate, svg in shown.values() if plate.row is not None],
+        "outcome_count": {o: int((trace.lifecycle.outcome == o).sum()) for o in OUTCOMES},
+        "grids": [_grid(name, summary["configurations"]) for name, _ in groups],
+        "roles": [(r.decoder, style.decoder(r.decoder).name) for r in decoders_of(trace)],
+        "decoders": [style.decoder(name).name for name in trace.readouts],
+        "folds": len(set(trace.folds.tolist())),
+        "settings": trace.lifecycle.settings,
+    }
+
+
+def _sample(trace: Trace, plate: Plate, svg: Markup) -> dict[str, object]:
+    life, row = trace.lifecycle, plate.row
+    item = trace.items[row]
+    marks = {name: int(getattr(life.landmarks, name)[row]) for name in (*LANDMARKS, "brewing")}
+    return {
+        "name": plate.name,
+        "svg": svg,
+        "item": item,
+        "program": item.prompt,
+        "output": life.output[row],
+        "correct": bool(life.output_correct[row]),
+        "format_miss": bool(life.format_miss[row]),
+        "outcome": str(life.outcome[row]),
+        "outcome_paper": str(life.outcome_paper[row]),
+        "landmarks": {name: None if layer == NEVER else layer for name, layer in marks.items()},
+        "tail": (life.tail_class[row], float(life.tail_confidence[row])),
+    }
+
+
+def _grid(family: str, configurations: list[Mapping]) -> dict[str, object]:
+    """A family's configurations as a matrix: the last factor in columns, the others in rows."""
+    cells = [c for c in configurations if c["family"] == family]
+    factors = list(dict.fromkeys(name for c in cells for name in c["factors"]))
+    *down, across = factors or ["configuration"]
+
+    def level(cell: Mapping, name: str) -> str:
+        return str(cell["factors"].get(name, "–" if factors else "all"))
+
+    table: dict[tuple[str, ...], dict[str, Mapping | None]] = {}
+    for cell in cells:
+        row = tuple(level(cell, name) for name in down)
+        table.setdefault(row, {})[level(cell, across)] = cell["accuracy"]
+    columns = list(dict.fromkeys(level(c, across) for c in cells))
+    return {
+        "family": family,
+        "down": down,
+        "across": across,
+        "columns": columns,
+        "rows": table,
+        "n": len(cells),
+    }
+
+
+def _inline(plate: Plate, folder: Path) -> Markup:
+    """Save a figure's files, and give its SVG for use inside the page, in the colours of the page's theme.
+
+    Identifiers get the figure's name in front, so that two figures on one page do not share one.
+    """
+    svg = save(plate.figure, folder / "figures" / plate.name, plate.data)[1].read_text("utf-8")
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="([^"]+)"', head)[1]
+    body = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{plate.name}-", body)
+    for color, variable in _THEMED.items():
+        body = body.replace(color, variable)
+    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)  # a hundredth of a point is finer than any screen
+    return Markup(f'<svg class="plot" role="img" aria-label="{escape(plate.alt)}" viewBox="{box}">{body}')
+
+
+def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Leaves of nested mappings as (dotted name, value)."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _plain(value: object) -> str:
+    """A value from the manifest as text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in _flat(value))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return "none" if value is None else str(value)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed count of decimals; a dash where there is none."""
+    return "–" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _seconds(value: float) -> str:
+    """A duration as seconds, or as minutes and seconds."""
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{value:.1f} s"
