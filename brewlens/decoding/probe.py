@@ -20,6 +20,7 @@ from brewlens.residuals import Residuals
 from brewlens.tasks.folds import check_leakage
 from brewlens.tasks.item import ItemSet
 
+_SMALL = 5_000_000  # residual entries per layer up to which one thread is faster
 ABSENT = np.log(1e-6)  # log-probability of a class that the training fold does not have
 
 
@@ -54,7 +55,7 @@ def fit_logits(
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=max_iter))
     probe.fit(train, target)
     logits = np.full((len(score), n_classes), ABSENT, dtype=np.float32)
-    logits[:, probe.classes_] = np.maximum(probe.predict_log_proba(score), ABSENT)
+    logits[:, probe.classes_] = np.log(np.maximum(probe.predict_proba(score), np.exp(ABSENT)))
     return logits
 
 
@@ -88,6 +89,7 @@ def out_of_fold(
     shape: tuple[int, int],
     *,
     by_family: bool = True,
+    threads: int | None = 1,
     progress: str | None = None,
 ) -> Float[np.ndarray, "sample layer class"]:
     """Score every item by a decoder fitted on the other folds.
@@ -98,12 +100,17 @@ def out_of_fold(
         fit: Maps training rows and scoring rows to the logits of the latter.
         shape: Number of layers and of classes.
         by_family: Fit families apart.
+        threads: Threads of the matrix products. Small ones are an order of magnitude slower with two
+            threads than with one; None leaves the choice to the libraries.
         progress: Label of a progress bar; none without.
     """
+    from threadpoolctl import threadpool_limits
+
     logits = np.empty((len(items), *shape), dtype=np.float32)
     splits = list(split_folds(items, folds, by_family=by_family))
-    for train, score in tqdm(splits, desc=progress, disable=progress is None, unit="fold"):
-        logits[score] = fit(train, score)
+    with threadpool_limits(threads):
+        for train, score in tqdm(splits, desc=progress, disable=progress is None, unit="fold"):
+            logits[score] = fit(train, score)
     return logits
 
 
@@ -155,6 +162,7 @@ def probe(
         fit,
         (values.shape[1], len(classes)),
         by_family=by_family,
+        threads=1 if len(items) * values.shape[2] < _SMALL else None,
         progress="probe" if progress else None,
     )
     return Readout(logits, tuple(classes), "probe", items.ids)

@@ -63,7 +63,7 @@ DECODERS = {
     "logit_lens": Line("logit lens", "#009e73", marker="^"),
     "tuned_lens": Line("tuned lens", "#56b4e9", marker="v"),
     "context_stripped": Line("context-stripped", "#d55e00", marker="s"),
-    "context_stripped_raw": Line("context-stripped, raw", "#e69f00", (0, (3, 1.5)), marker="D"),
+    "context_stripped_raw": Line("context-stripped (raw)", "#e69f00", (0, (3, 1.5)), marker="D"),
     "surface": Line("surface (text only)", "#8a5fa8", (0, (5, 2))),
     "chance": Line("chance", "#8a9199", (0, (1, 1.5))),
     "model": Line("model's own answer", INK, marker="*"),

@@ -112,7 +112,7 @@ def evaluation_facts(
         "provenance": dict(items.provenance),
         "fingerprint": items.fingerprint,
         "interval": "Wilson, 95 %",
-        "factors": {family: list(items.family(family)[0].factors) for family in items.families},
+        "factors": {item.family: list(item.factors) for item in items},
         "families": families.to_dict("records"),
         "configurations": accuracy(frame, ["family", "configuration"]).to_dict("records"),
     }

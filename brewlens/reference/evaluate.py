@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ def evaluate(
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     else:
         network = model
     if tokenizer is None:
@@ -131,16 +131,17 @@ def accuracy(frame: pd.DataFrame, by: Sequence[str] = ("family",)) -> pd.DataFra
     """
     rows = []
     for key, group in frame.groupby(list(by), sort=False):
-        right = int(group["correct_digit"].sum())
+        correct = group["correct_digit"].to_numpy(dtype=bool)
+        right, levels = int(correct.sum()), key if isinstance(key, tuple) else (key,)
         interval = binomtest(right, len(group)).proportion_ci(0.95, "wilson")
         rows.append(
             {
-                **dict(zip(by, key, strict=True)),
+                **{str(name): level for name, level in zip(by, levels, strict=True)},
                 "n": len(group),
                 "accuracy": right / len(group),
                 "low": float(interval.low),
                 "high": float(interval.high),
-                "accuracy_vocab": float(group["correct_vocab"].mean()),
+                "accuracy_vocab": float(group["correct_vocab"].to_numpy(dtype=bool).mean()),
             }
         )
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -49,12 +49,28 @@ class StackedQwen2(nn.Module):
         ValueError: If the embeddings are not tied.
     """
 
+    q: nn.Parameter
+    k: nn.Parameter
+    v: nn.Parameter
+    o: nn.Parameter
+    gate: nn.Parameter
+    up: nn.Parameter
+    down: nn.Parameter
+    q_bias: nn.Parameter
+    k_bias: nn.Parameter
+    v_bias: nn.Parameter
+    norm1: nn.Parameter
+    norm2: nn.Parameter
+
     def __init__(self, config: Qwen2Config, seed: int = 0) -> None:
         super().__init__()
         if not config.tie_word_embeddings:
             raise ValueError("the reference model ties its embeddings; set tie_word_embeddings=True")
         self.config = config
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.heads, self.kv_heads = (
+            config.num_attention_heads,
+            config.num_key_value_heads or config.num_attention_heads,
+        )
         self.layers, width, ff = config.num_hidden_layers, config.hidden_size, config.intermediate_size
         self.head_dim = width // self.heads
         self.eps = config.rms_norm_eps
@@ -82,7 +98,7 @@ class StackedQwen2(nn.Module):
         for name in ("norm1", "norm2"):
             setattr(self, name, nn.Parameter(torch.ones(self.layers, width)))
         self._block: Callable[..., Tensor] = _block
-        self._loss: Callable[..., Tensor] = _weighted_loss
+        self._loss: Callable[..., tuple[Tensor, Tensor]] = _weighted_loss
 
     def compile_blocks(self) -> None:
         """Compile one block and the loss, for every sequence length at once."""
@@ -104,8 +120,9 @@ class StackedQwen2(nn.Module):
         steps = tokens.shape[1]
         cos, sin = self._rotary(steps, tokens.device, dtype)
         mask = torch.full((steps, steps), -math.inf, device=tokens.device, dtype=dtype).triu(1)
-        qkv = torch.cat([self.q, self.k, self.v], dim=1).to(dtype).unbind()
-        bias = torch.cat([self.q_bias, self.k_bias, self.v_bias], dim=1).to(dtype).unbind()
+        scale = self.head_dim**-0.5  # of the attention scores, taken up by the queries
+        qkv = torch.cat([self.q * scale, self.k, self.v], dim=1).to(dtype).unbind()
+        bias = torch.cat([self.q_bias * scale, self.k_bias, self.v_bias], dim=1).to(dtype).unbind()
         gate_up = torch.cat([self.gate, self.up], dim=1).to(dtype).unbind()
         o, down = self.o.to(dtype).unbind(), self.down.to(dtype).unbind()
         norm1, norm2 = self.norm1.unbind(), self.norm2.unbind()
@@ -143,9 +160,9 @@ class StackedQwen2(nn.Module):
         return self._loss(hidden, self.embed, tokens[:, 1:], weights, dtype)
 
     def _rotary(self, steps: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        theta = self.config.rope_parameters["rope_theta"]
+        rope: dict[str, Any] = dict(self.config.rope_parameters or {})
         half = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32) / self.head_dim
-        angle = torch.arange(steps, device=device)[:, None] / theta**half
+        angle = torch.arange(steps, device=device)[:, None] / rope["rope_theta"] ** half
         angle = torch.cat([angle, angle], dim=-1)
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
@@ -167,11 +184,6 @@ class StackedQwen2(nn.Module):
                     weight.copy_(state[f"model.layers.{layer}.{theirs}"])
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-
 def _block(
     x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, norm1: Tensor, qkv: Tensor, bias: Tensor, o: Tensor,
     norm2: Tensor, gate_up: Tensor, down: Tensor, heads: int, kv_heads: int, eps: float,
@@ -181,8 +193,9 @@ def _block(
     dtype, head_dim, group = qkv.dtype, width // heads, heads // kv_heads
     y = F.linear(_rms(x, norm1, eps).to(dtype), qkv, bias)
     y = y.view(batch, steps, heads + 2 * kv_heads, head_dim).transpose(1, 2)
-    q, k, v = y.split([heads, kv_heads, kv_heads], dim=1)
-    q, k = _rotate(q, cos, sin) * head_dim**-0.5, _rotate(k, cos, sin)
+    qk, v = y.split([heads + kv_heads, kv_heads], dim=1)
+    first, second = qk.chunk(2, dim=-1)
+    q, k = (qk * cos + torch.cat([-second, first], dim=-1) * sin).split([heads, kv_heads], dim=1)
     q = q.reshape(batch * kv_heads, group * steps, head_dim)
     k, v = (z.reshape(batch * kv_heads, steps, head_dim) for z in (k, v))
     scores = torch.bmm(q, k.transpose(1, 2)).view(batch * kv_heads, group, steps, steps).add_(mask)

@@ -79,7 +79,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     model = json.loads(tokenizer.to_str())["model"]
     Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        merges=[tuple(pair) for pair in model["merges"]],  # pyright: ignore[reportArgumentType]
         unk_token=END,
         eos_token=END,
         pad_token=END,

@@ -32,6 +32,7 @@ _THEMED = {
     style.GRID: "var(--grid)",
     style.FILL: "var(--fill)",
     style.PAPER: "var(--paper)",
+    style.DECODERS["probe"].color: "var(--blue)",  # too dark on a dark page
 }
 _DRAWN = tuple(o for o in OUTCOMES if o != "no_brewing")
 
@@ -102,8 +103,7 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
             ("outcomes", "repaired rule", _DRAWN),
             ("outcomes_paper", "paper’s rule", RESOLUTION),
         ],
-        "resolution": RESOLUTION,
-        "colors": style.OUTCOME_COLORS,
+        "colors": {name: _THEMED.get(color, color) for name, color in style.OUTCOME_COLORS.items()},
         "names": style.OUTCOME_NAMES,
         "warnings": warnings_of(summary),
         "figures": {name: svg for name, (_, svg) in shown.items()},
@@ -173,7 +173,8 @@ def _inline(plate: Plate, folder: Path) -> Markup:
     body = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{plate.name}-", body)
     for color, variable in _THEMED.items():
         body = body.replace(color, variable)
-    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)  # a hundredth of a point is finer than any screen
+    # A hundredth of a point is finer than any screen.
+    body = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
     return Markup(f'<svg class="plot" role="img" aria-label="{escape(plate.alt)}" viewBox="{box}">{body}')
 
 

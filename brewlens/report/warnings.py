@@ -2,62 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 SURFACE = 0.9
 FORMAT_MISS = 0.01
 BYPASSED = 0.1
 SMALL = 100
+_SHOWN = 8
 
 
 def warnings_of(summary: Mapping) -> list[str]:
     """Sentences about what weakens a run's numbers; none where nothing does.
 
-    A family whose text-only baseline reaches ``SURFACE``; format misses above ``FORMAT_MISS`` of a
-    family; a ``bypassed`` share above ``BYPASSED``; a family of fewer than ``SMALL`` samples;
+    Families whose text-only baseline reaches ``SURFACE``; format misses above ``FORMAT_MISS`` of a
+    family; a ``bypassed`` share above ``BYPASSED``; families of fewer than ``SMALL`` samples;
     configurations that gave fewer items than asked.
 
     Args:
         summary: The content of ``summary.json``.
     """
-    found = []
-    for name, family in summary["families"].items():
-        surface, probe = family["surface"], family["probe_best"]
-        if surface and surface["value"] >= SURFACE:
-            found.append(
-                f"{name}: a classifier that reads only the program's text gets {percent(surface['value'])} right "
-                f"(the probe, at its best layer, {percent(probe['value'])}), so a probe that is right there may "
-                "have found text and not reasoning."
-            )
-    for name, family in summary["families"].items():
-        miss = family["format_miss"]
-        if miss and miss["value"] > FORMAT_MISS:
-            found.append(
-                f"{name}: in {miss['count']} of {miss['n']} samples ({percent(miss['value'])}) the model's first "
-                "choice is not an answer class at all; its answer is then the best of the classes, which it did "
-                "not give."
-            )
-    for name, family in summary["families"].items():
-        bypassed = family["outcomes"].get("bypassed")
-        if bypassed and bypassed["value"] > BYPASSED:
-            found.append(
-                f"{name}: {percent(bypassed['value'])} of the samples with an FPCL are bypassed: the model answers "
-                "rightly although the two decoders never agree on the answer, so they miss the way it takes."
-            )
-    for name, family in summary["families"].items():
-        if family["n"] < SMALL:
-            found.append(
-                f"{name}: there are only {family['n']} samples, fewer than {SMALL}; its intervals are wide and "
-                "its probes see little."
-            )
-    if short := summary["short"]:
-        shown = ", ".join(f"{name} ({made})" for name, made in list(short.items())[:8])
-        more = f", and {len(short) - 8} more" if len(short) > 8 else ""
+    families = summary["families"].items()
+    checks = (_surface, _format_miss, _bypassed, _small)
+    found = [f"{name}: {text}" for check in checks for name, family in families for text in check(family)]
+    return [*found, *_short(summary["short"])]
+
+
+def _surface(family: Mapping) -> Iterator[str]:
+    surface, probe = family["surface"], family["probe_best"]
+    if surface and surface["value"] >= SURFACE:
+        yield (
+            f"a classifier that reads only the program’s text gets {percent(surface['value'])} right (the "
+            f"probe, at its best layer, {percent(probe['value'])}), so a probe that is right there may have "
+            "found text and not reasoning."
+        )
+
+
+def _format_miss(family: Mapping) -> Iterator[str]:
+    miss = family["format_miss"]
+    if miss and miss["value"] > FORMAT_MISS:
+        yield (
+            f"in {miss['count']} of {miss['n']} samples ({percent(miss['value'])}) the model’s first choice "
+            "is no answer class at all; what counts as its answer is then the best of the classes, which it "
+            "did not give."
+        )
+
+
+def _bypassed(family: Mapping) -> Iterator[str]:
+    bypassed = family["outcomes"].get("bypassed")
+    if bypassed and bypassed["value"] > BYPASSED:
+        yield (
+            f"{percent(bypassed['value'])} of the samples with an FPCL are bypassed: the model answers "
+            "rightly although the two decoders are right together at no layer, so they miss the way it takes."
+        )
+
+
+def _small(family: Mapping) -> Iterator[str]:
+    if family["n"] < SMALL:
+        n = "is only 1 sample" if family["n"] == 1 else f"are only {family['n']} samples"
+        yield f"there {n}, fewer than {SMALL}, so its intervals are wide and its probes see little."
+
+
+def _short(short: Mapping[str, str]) -> Iterator[str]:
+    if short:
+        shown = ", ".join(f"{name} ({made})" for name, made in list(short.items())[:_SHOWN])
+        more = f", and {len(short) - _SHOWN} more" if len(short) > _SHOWN else ""
         what = "1 configuration" if len(short) == 1 else f"{len(short)} configurations"
-        found.append(f"{what} gave fewer distinct programs than asked: {shown}{more}.")
-    return found
+        yield f"{what} gave fewer distinct programs than asked: {shown}{more}."
 
 
 def percent(value: float) -> str:
-    """A fraction as a percentage with one decimal."""
-    return f"{100 * value:.1f} %"
+    """A fraction as a percentage with one decimal; it does not break before the sign."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"

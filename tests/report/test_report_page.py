@@ -1,0 +1,185 @@
+"""The page: one file that loads nothing, states the summary's numbers, and escapes what it quotes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from synthetic import synthetic_manifest, synthetic_summary, synthetic_trace
+
+from brewlens.report import build
+from brewlens.tasks.item import ItemSet
+
+ATTACK = "<script>alert('x')</script> & <b>bold</b>"
+
+
+class Page(HTMLParser):
+    """What a browser would load, follow and name."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        self.attributes.append((tag, attributes))
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        for name, value in attrs:
+            if name in ("src", "srcset", "data", "poster", "background") or (name == "href" and tag != "a"):
+                self.loads.append(value)
+            elif name == "href":
+                self.links.append(value)
+            elif name == "xlink:href":
+                self.loads.append(value)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose programs try to break out of the page."""
+    trace = synthetic_trace(30, ("computing", "loop"), n_layers=5)
+    hostile = [replace(item, prompt=f"{ATTACK}\n{item.prompt}") for item in trace.items]
+    trace = replace(trace, items=ItemSet(tuple(hostile), trace.items.partners, trace.items.provenance))
+    folder = tmp_path_factory.mktemp("run")
+    summary = synthetic_summary(trace)
+    path = build(folder, trace, summary, synthetic_manifest(trace))
+    return trace, summary, path, path.read_text("utf-8")
+
+
+def test_it_loads_nothing(run):
+    _, _, path, text = run
+    page = Page(text)
+    assert path.name == "report.html"
+    assert page.loads and all(value.startswith("#") for value in page.loads)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+    assert {link for link in page.links if "//" in link} == {"https://arxiv.org/abs/2606.17648"}
+    assert path.stat().st_size < 5e6
+
+
+def test_links_lead_to_files_and_places_that_are_there(run):
+    _, _, path, text = run
+    page = Page(text)
+    inside = [link for link in page.links + page.loads if link.startswith("#")]
+    assert inside and {link[1:] for link in inside} <= set(page.ids)
+    files = [link for link in page.links if link.startswith("figures/")]
+    assert {link.rsplit(".", 1)[1] for link in files} == {"pdf", "svg", "png", "csv"}
+    assert all((path.parent / link).stat().st_size for link in files)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["figures", "report.html"]
+    assert {p.name for p in (path.parent / "figures").iterdir()} == {link.split("/")[1] for link in files}
+
+
+def test_no_two_elements_share_an_id_across_figures(run):
+    page = Page(run[3])
+    twice = {i for i in page.ids if page.ids.count(i) > 1}
+    # matplotlib may define one glyph twice inside one figure, with the same outline.
+    assert not {i for i in twice if not re.search(r"DejaVu", i)}
+
+
+def test_it_states_every_number_of_the_outcome_tables(run):
+    _, summary, _, text = run
+    for group in (*summary["families"].values(), summary["overall"]):
+        shares = [group[k] for k in ("accuracy", "format_miss", "no_brewing", "surface", "majority")]
+        shares += [group["probe_best"], group["context_stripped_best"]]
+        shares += [*group["outcomes"].values(), *group["outcomes_paper"].values()]
+        for s in shares:
+            value, low, high = (f"{100 * s[key]:.1f}" for key in ("value", "low", "high"))
+            assert f'<span class="v">{value}</span><span class="ci">{low}–{high}</span>' in text
+        for mark in group["landmarks"].values():
+            assert f"{mark['mean']:.3f}</td>" in text and f">{mark['n']}</td>" in text
+
+
+def test_the_outcome_table_has_each_number_in_its_row_and_column(run):
+    import io
+
+    import pandas as pd
+
+    _, summary, _, text = run
+    tables = [t for t in pd.read_html(io.StringIO(text)) if "resolved" in t.columns]
+    assert len(tables) == 2
+    for table, key in zip(tables, ("outcomes", "outcomes_paper"), strict=True):
+        table = table.set_index("Family")
+        for family, group in {**summary["families"], "overall": summary["overall"]}.items():
+            for outcome, s in group[key].items():
+                cell = f"{100 * s['value']:.1f}{100 * s['low']:.1f}–{100 * s['high']:.1f}"
+                assert table.loc[family, outcome] == cell
+            assert table.loc[family, "n with FPCL"] == group["outcomes"]["resolved"]["n"]
+
+
+def test_it_states_every_configuration(run):
+    _, summary, _, text = run
+    assert len(summary["configurations"]) == 54
+    cells = re.findall(r'<td class="num" style="--v:[\d.]+">(.*?)</td>', text)
+    assert len(cells) == 54
+    for cell in summary["configurations"]:
+        s = cell["accuracy"]
+        assert any(f">{100 * s['value']:.1f}<" in c and f"n = {s['n']}<" in c for c in cells)
+
+
+def test_programs_are_text_and_never_markup(run):
+    trace, _, _, text = run
+    page = Page(text)
+    assert "<script" not in text and "<b>bold" not in text
+    shown = text.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &lt;b&gt;bold&lt;/b&gt;")
+    assert shown == len(set(trace.lifecycle.outcome.tolist()))
+    assert page.tags.count("article") == shown
+
+
+def test_it_says_what_chance_gives(run):
+    _, summary, _, text = run
+    assert f"= {0.9**5:.3f}" in text and summary["first_hit_chance"]["no_fpcl"] == pytest.approx(0.9**5)
+    assert "shows nothing by" in text
+
+
+def test_it_says_what_was_run(run):
+    trace, _, _, text = run
+    for word in ("3f1c9a77d2", "b81e02", trace.items.fingerprint, "4.3.0", "1 min 4 s", "tail_start"):
+        assert word in text
+
+
+def test_it_is_accessible(run):
+    text = run[3]
+    page = Page(text)
+    heads = [attributes for tag, attributes in page.attributes if tag == "th"]
+    assert heads and all(a.get("scope") in ("col", "row", "colgroup") for a in heads)
+    assert page.tags.count("caption") == page.tags.count("table") >= 6
+    plots = [a for tag, a in page.attributes if tag == "svg"]
+    assert len(plots) == page.tags.count("figure")
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in plots)
+    assert page.tags.count("h1") == 1 and ("html", {"lang": "en"}) in page.attributes
+
+
+def test_the_same_run_gives_the_same_bytes(run, tmp_path):
+    trace, summary, path, _ = run
+    again = build(tmp_path, trace, summary, synthetic_manifest(trace))
+    assert again.read_bytes() == path.read_bytes()
+    for file in (path.parent / "figures").iterdir():
+        assert file.read_bytes() == (tmp_path / "figures" / file.name).read_bytes(), file.name
+
+
+def test_a_bare_manifest_and_one_family_will_do(tmp_path):
+    trace = synthetic_trace(8, ("computing",), n_layers=4)
+    trace = trace.select([r for r, o in enumerate(trace.lifecycle.outcome) if o == "no_brewing"])
+    bare = replace(trace, items=ItemSet(tuple(replace(i, factors={}) for i in trace.items)))
+    text = build(tmp_path, bare, synthetic_summary(bare), {}).read_text("utf-8")
+    assert "None" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).replace(
+        "None was picked", ""
+    )
+    assert "overall</th>" not in text and "nan" not in text
+
+
+def test_a_summary_that_lacks_a_key_is_refused_before_anything_is_written(run, tmp_path):
+    trace, summary, _, _ = run
+    lame = {**summary, "overall": {k: v for k, v in summary["overall"].items() if k != "surface"}}
+    del lame["short"]
+    with pytest.raises(ValueError, match=r"found none of short, overall\.surface"):
+        build(tmp_path, trace, lame, {})
+    assert list(tmp_path.iterdir()) == []
