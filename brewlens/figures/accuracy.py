@@ -98,9 +98,9 @@ def plot_accuracy(
             if name == "model":
                 _draw_model(ax, rows.iloc[0], last + 0.09 * max(last, 4), look)
             elif rows["layer"].isna().any():
-                _draw_level(ax, name, rows.iloc[0], look)
+                _draw_level(ax, rows.iloc[0], look)
             else:
-                _draw_line(ax, name, rows, look)
+                _draw_line(ax, rows, look)
         n = int(table["n"].iloc[0])
         ax.set_title(f"{table['family'].iloc[0]}  (n = {n})")
         ax.set(xlabel="layer", ylabel="share right", ylim=(0, 1.02), xlim=(-0.3, last + 0.16 * max(last, 4)))
@@ -114,7 +114,7 @@ def plot_accuracy(
     return ax
 
 
-def _draw_line(ax: Axes, name: str, rows: pd.DataFrame, look: style.Line) -> None:
+def _draw_line(ax: Axes, rows: pd.DataFrame, look: style.Line) -> None:
     layer = rows["layer"].to_numpy(int)
     low, high = rows["low"].to_numpy(), rows["high"].to_numpy()
     ax.fill_between(layer, low, high, color=look.color, alpha=0.16, linewidth=0)
@@ -127,21 +127,18 @@ def _draw_line(ax: Axes, name: str, rows: pd.DataFrame, look: style.Line) -> Non
         markersize=2.8,
         markevery=max(1, len(layer) // 12),
         label=look.name,
-        gid=name,
     )
 
 
-def _draw_level(ax: Axes, name: str, row: pd.Series, look: style.Line) -> None:
+def _draw_level(ax: Axes, row: pd.Series, look: style.Line) -> None:
     if np.isfinite(row["low"]):
         ax.axhspan(row["low"], row["high"], color=look.color, alpha=0.12, linewidth=0)
-    ax.axhline(
-        row["accuracy"], color=look.color, linestyle=look.dashes, linewidth=1.1, label=look.name, gid=name
-    )
+    ax.axhline(row["accuracy"], color=look.color, linestyle=look.dashes, linewidth=1.1, label=look.name)
 
 
 def _draw_model(ax: Axes, row: pd.Series, x: float, look: style.Line) -> None:
     error = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
-    drawn = ax.errorbar(
+    ax.errorbar(
         x,
         row["accuracy"],
         error,
@@ -151,7 +148,6 @@ def _draw_model(ax: Axes, row: pd.Series, x: float, look: style.Line) -> None:
         elinewidth=0.9,
         label=look.name,
     )
-    drawn.lines[0].set_gid("model")
 
 
 def plot_accuracy_grid(trace: Trace, *, figure: Figure | None = None) -> Figure:

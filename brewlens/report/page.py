@@ -26,6 +26,7 @@ _FAMILY = (
     *("n", "accuracy", "format_miss", "no_brewing", "outcomes", "outcomes_paper", "surface", "majority"),
     *("probe_best", "context_stripped_best", "landmarks"),
 )
+_MODEL = ("name", "revision", "weights_hash", "tokenizer_hash", "dtype", "device", "d_model")
 _THEMED = {
     style.INK: "var(--ink)",
     style.MUTED: "var(--muted)",
@@ -88,12 +89,13 @@ def _environment() -> jinja2.Environment:
 
 def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) -> dict[str, object]:
     groups = [(name, group) for name, group in summary["families"].items()]
-    model = dict(manifest.get("model") or {})
+    model = {**dict.fromkeys(_MODEL), **(manifest.get("model") or {})}
     return {
         "css": Markup(files("brewlens.report").joinpath("style.css").read_text("utf-8")),
-        "model_name": model.get("name") or trace.model,
+        "model_name": model["name"] or trace.model,
         "model": model,
-        "manifest": {key: value for key, value in manifest.items() if key != "model" and value},
+        "manifest": {key: manifest.get(key) or {} for key in ("items", "seeds", "versions", "wall_seconds")},
+        "version": (manifest.get("versions") or {}).get("brewlens"),
         "plan": list(_flat(manifest.get("plan") or {})),
         "summary": summary,
         "overall": summary["overall"],

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
-
-from brewlens.figures import accuracy_table, plot_accuracy, plot_accuracy_grid
 from synthetic import synthetic_trace
 
+from brewlens.figures import accuracy_table, plot_accuracy, plot_accuracy_grid, style
+
 mpl.use("agg")
+
+
+def name_of(decoder):
+    return style.decoder(decoder).name
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,10 @@ def test_what_has_no_layer_comes_after_the_decoders(trace):
 def test_the_figure_draws_the_table(trace):
     ax = Figure().add_subplot()
     assert plot_accuracy(trace, family="computing", ax=ax) is ax
-    lines = {line.get_gid(): line for line in ax.get_lines() if line.get_gid()}
+    lines = {
+        name: line for line in ax.get_lines() for name in style.DECODERS if name_of(name) == line.get_label()
+    }
+    lines["model"] = next(c.lines[0] for c in ax.containers if c.get_label() == name_of("model"))
     table = accuracy_table(trace, "computing")
     for name, rows in table.groupby("decoder"):
         drawn = np.unique(lines[name].get_ydata()) if rows["layer"].isna().any() else lines[name].get_ydata()

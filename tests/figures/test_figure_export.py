@@ -9,11 +9,11 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from synthetic import synthetic_trace
 
 from brewlens import figures
 from brewlens.figures import style
 from brewlens.lifecycle import OUTCOMES
-from synthetic import synthetic_trace
 
 mpl.use("agg")
 

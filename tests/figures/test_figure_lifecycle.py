@@ -6,11 +6,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from synthetic import synthetic_trace
 
 from brewlens.figures import examples, lifecycle_table, plot_lifecycle
 from brewlens.figures.lifecycle import _HEIGHT, ridge
 from brewlens.lifecycle import NEVER
-from synthetic import synthetic_trace
 
 mpl.use("agg")
 

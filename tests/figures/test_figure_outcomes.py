@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
+from synthetic import synthetic_trace
 
 from brewlens.figures import outcome_table, plot_outcomes
-from synthetic import synthetic_trace
 
 mpl.use("agg")
 

@@ -1,0 +1,64 @@
+"""Plans are strict, and their key is that of their results."""
+
+from __future__ import annotations
+
+import pytest
+
+from brewlens.study import PlanError, make_plan
+from brewlens.tasks import FAMILIES
+
+
+def test_defaults_are_the_main_job():
+    plan = make_plan()
+    assert (plan.model, plan.families, plan.n, plan.folds) == ("reference", FAMILIES, 810, 5)
+
+
+def test_options_go_over_the_study_file(tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text('n = 100\nfamilies = ["loop"]\nprobe_c = 1.0\n')
+    plan = make_plan(study, n=50, seed=None)
+    assert (plan.n, plan.families, plan.probe_c, plan.seed) == (50, ("loop",), 1.0, 0)
+
+
+def test_the_key_changes_with_the_results_only(tmp_path):
+    plan = make_plan()
+    assert make_plan(n=810).key == plan.key
+    assert make_plan(device="cuda").key == plan.key
+    keys = {
+        make_plan(**o).key
+        for o in ({"n": 5}, {"seed": 1}, {"model": "x"}, {"families": ["loop"]}, {"folds": 2})
+    }
+    assert len(keys | {plan.key}) == 6
+    items = tmp_path / "a.jsonl"
+    items.write_text("1")
+    one = make_plan(items=str(items)).key
+    items.write_text("2")
+    assert make_plan(items=str(items)).key != one
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n = 0", "n: .*greater than or equal to 1, found 0"),
+        ('n = "many"', "n: .*valid integer, found 'many'"),
+        ("itmes = 3", "itmes: no such option; the options are model, families"),
+        ('families = ["lop"]', "unknown family 'lop'; the families are value_tracking"),
+        ("families = []", "at least one"),
+        ('families = "loop"', "must be a list"),
+        ("confident = 2.0", "confident"),
+        ('dtype = "fp8"', "dtype"),
+        ("n = = 3", "is not TOML"),
+    ],
+)
+def test_refused(tmp_path, text, message):
+    study = tmp_path / "study.toml"
+    study.write_text(text)
+    with pytest.raises(PlanError, match=message):
+        make_plan(study)
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(PlanError, match="No such file"):
+        make_plan(tmp_path / "none.toml")
+    with pytest.raises(PlanError, match="No such file"):
+        _ = make_plan(items=str(tmp_path / "none.jsonl")).key

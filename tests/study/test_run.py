@@ -1,0 +1,211 @@
+"""The run folder: complete, resumable, and never a mixture of two plans."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors import safe_open
+
+import brewlens as bl
+from brewlens.decoding import majority
+from brewlens.study import RunFolderError, load_run, make_plan, run, trace
+from brewlens.study import pipeline as pipeline_module
+from brewlens.study.store import Store, replacing, write_json
+from brewlens.study.summary import summarise
+
+# The module; the package exports the function under the same name.
+run_module = import_module("brewlens.study.run")
+
+FAMILIES = ("computing", "loop", "loop_unrolled")
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_folders):
+    return make_plan(model=str(tiny_folders["qwen2"]), families=FAMILIES, n=54)
+
+
+@pytest.fixture(scope="module")
+def finished(plan, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "done"
+    run(plan, folder, progress=False)
+    return folder
+
+
+def copy(folder, to):
+    import shutil
+
+    return shutil.copytree(folder, to / "copy")
+
+
+def test_every_file_of_the_contract_is_there(finished):
+    names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
+    assert {
+        "manifest.json", "items.parquet", "twins.parquet", "samples.parquet", "layers.parquet",
+        "readouts.safetensors", "residuals/00000.safetensors", "summary.json", "report.html",
+    } <= names  # fmt: skip
+    assert {
+        "figures/outcomes.pdf",
+        "figures/outcomes.svg",
+        "figures/outcomes.png",
+        "figures/outcomes.csv",
+    } <= names
+    assert not [n for n in names if n.endswith((".tmp", ".pkl"))]
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert {"plan", "plan_key", "model", "versions", "seeds", "items", "stages"} <= set(manifest)
+    assert len(manifest["model"]["weights_hash"]) == 32
+
+
+def test_tables_agree_with_the_arrays(finished):
+    items = pd.read_parquet(finished / "items.parquet")
+    samples = pd.read_parquet(finished / "samples.parquet")
+    layers = pd.read_parquet(finished / "layers.parquet")
+    assert items["id"].tolist() == samples["id"].tolist()
+    with safe_open(finished / "readouts.safetensors", "np") as file:
+        probe, raw = file.get_tensor("probe"), file.get_tensor("context_stripped_raw")
+    assert probe.dtype == np.float32
+    assert probe.shape == (len(items), 4, 10)
+    rows = layers[layers["decoder"] == "probe"]
+    assert (rows["predicted"].to_numpy().reshape(len(items), 4) == probe.argmax(-1).astype(str)).all()
+    right = rows["correct"].to_numpy().reshape(len(items), 4)
+    first = [next((k for k in range(4) if r[k]), None) for r in right]
+    assert [None if pd.isna(v) else int(v) for v in samples["fpcl"]] == first
+    assert (samples["output"].to_numpy() == raw[:, -1].argmax(-1).astype(str)).all()
+    assert layers[layers["decoder"] == "surface"]["layer"].isna().all()
+    assert layers[layers["decoder"] == "probe"]["other_mass"].isna().all()
+
+
+def test_a_second_run_recomputes_nothing(finished, plan, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    monkeypatch.setattr(bl.HookedModel, "forward", None)
+    monkeypatch.setattr(run_module, "generate", None)
+    for name in pipeline_module.DECODERS:
+        monkeypatch.setitem(pipeline_module.DECODERS, name, None)
+    run(plan, finished, progress=False)
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_was_killed_goes_on(finished, plan, tmp_path, monkeypatch):
+    """Stopped in the third decoder: what was whole stays, and the end is that of one run."""
+    calls = []
+
+    def stop(inputs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(pipeline_module.DECODERS, "context_stripped", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(plan, tmp_path / "r", progress=False)
+    assert not (tmp_path / "r" / "readouts.safetensors").exists()
+    assert not list((tmp_path / "r").rglob("*.tmp"))
+    with pytest.raises(RunFolderError, match="did not finish"):
+        load_run(tmp_path / "r")
+    forward = bl.HookedModel.forward
+    monkeypatch.setattr(bl.HookedModel, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    run(plan, tmp_path / "r", progress=False)
+    assert not calls
+    for name in (
+        "readouts.safetensors",
+        "summary.json",
+        "samples.parquet",
+        "layers.parquet",
+        "items.parquet",
+    ):
+        assert (tmp_path / "r" / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["residuals/00000.safetensors", "readouts.safetensors", "summary.json"])
+def test_a_damaged_file_is_made_again(finished, plan, tmp_path, name):
+    folder = copy(finished, tmp_path)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    run(plan, folder, progress=False)
+    assert (folder / name).read_bytes() == whole
+
+
+def test_a_folder_of_another_plan_is_refused(finished, tiny_folders):
+    other = make_plan(model=str(tiny_folders["qwen2"]), families=FAMILIES, n=55)
+    before = (finished / "manifest.json").read_bytes()
+    with pytest.raises(RunFolderError, match="another plan .n: 54 there, 55 asked"):
+        run(other, finished, progress=False)
+    assert (finished / "manifest.json").read_bytes() == before
+
+
+def test_folders_that_are_no_run(plan, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="not empty and holds no manifest"):
+        Store(tmp_path, plan)
+    with pytest.raises(RunFolderError, match="is a file"):
+        Store(tmp_path / "notes.txt", plan)
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        load_run(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(RunFolderError, match="damaged"):
+        load_run(tmp_path)
+
+
+def test_too_small_a_disk_is_refused_before_the_work(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda p: type("Usage", (), {"free": 1000})())
+    with pytest.raises(RunFolderError, match="needs about .* MB"):
+        run(plan, tmp_path / "r", progress=False)
+    assert not (tmp_path / "r" / "residuals").exists()
+
+
+def test_writing_is_all_or_nothing(tmp_path):
+    target = tmp_path / "a.json"
+    write_json(target, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(target, {"a": float("nan")})
+    with pytest.raises(RuntimeError), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_loading_gives_what_the_session_had(finished, tiny_model, plan):
+    loaded = load_run(finished)
+    items = bl.tasks.generate(FAMILIES, n=54)
+    live = trace(tiny_model, items, progress=False)
+    assert loaded.items.fingerprint == items.fingerprint
+    assert loaded.items[0] == items[0]
+    assert loaded.lifecycle.to_frame().equals(live.lifecycle.to_frame())
+    for name, readout in live.readouts.items():
+        np.testing.assert_array_equal(loaded.readouts[name].logits, readout.logits)
+    np.testing.assert_array_equal(loaded.residuals.values, live.residuals.values)
+    assert loaded.residuals.tokens == live.residuals.tokens
+
+
+def test_summary_numbers_by_hand(finished):
+    tr = load_run(finished)
+    summary = summarise(tr, majority(tr.items, tr.folds))
+    assert summary == json.loads((finished / "summary.json").read_text())
+    rows = [r for r, i in enumerate(tr.items) if i.family == "loop"]
+    life = tr.lifecycle.select(rows)
+    group = summary["families"]["loop"]
+    with_fpcl = [o for o in life.outcome if o != "no_brewing"]
+    assert group["outcomes"]["resolved"]["n"] == len(with_fpcl)
+    assert group["outcomes"]["resolved"]["count"] == with_fpcl.count("resolved")
+    assert sum(s["count"] for s in group["outcomes"].values()) == len(with_fpcl)
+    assert sum(s["count"] for s in group["outcomes_paper"].values()) == len(with_fpcl)
+    assert group["accuracy"]["count"] == int(life.output_correct.sum())
+    assert summary["first_hit_chance"]["no_fpcl"] == pytest.approx(0.9**4)
+    assert len(summary["configurations"]) == 81
+
+
+def test_own_items(tiny_folders, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = []
+    for k in range(40):
+        value = int(rng.integers(10))
+        lines.append(
+            json.dumps({"prompt": f'a{k} = {value}\n# The value of a{k} is "', "answer": str(value)})
+        )
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    plan = make_plan(model=str(tiny_folders["gpt2"]), items=str(tmp_path / "mine.jsonl"))
+    found = run(plan, tmp_path / "r", progress=False)
+    assert found.items.families == ("mine",)
+    assert load_run(tmp_path / "r").items.ids == found.items.ids
