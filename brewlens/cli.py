@@ -119,10 +119,36 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train the reference model on generated programs; seeded and resumable."""
+    # Read when torch is loaded: threads that spin while they wait take the cores from each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from brewlens.reference.config import TrainConfig
     from brewlens.reference.train import train as train_model
 
-    train_model(TrainConfig(minutes=minutes, steps=steps, seed=seed, device=device), out)
+    plan = TrainConfig(minutes=minutes, steps=steps, seed=seed, device=device)
+    if not train_model(plan, out, resume=True).finished:
+        raise KeyboardInterrupt
+
+
+@reference.command()
+def card(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished training.")],
+    n: Annotated[int, typer.Option(help="Held-out items per family.")] = 2700,
+    seed: Annotated[int, typer.Option(help="Seed of the held-out items.")] = 7,
+) -> None:
+    """Measure a trained model on held-out programs and write its card beside its weights."""
+    from brewlens.decoding import surface
+    from brewlens.reference.card import write_card
+    from brewlens.tasks import FAMILIES, assign_folds, generate
+
+    items = generate(n=n, seed=seed)
+    right = surface(items, assign_folds(items)).correct(items.answers)[:, 0]
+    baseline = {
+        family: float(right[[item.family == family for item in items]].mean()) for family in FAMILIES
+    }
+    write_card(
+        run, items, baseline=baseline, card_command=f"brewlens reference card {run} --n {n} --seed {seed}"
+    )
+    typer.echo(run / "model" / "README.md")
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ class Trace:
     def __len__(self) -> int:
         return len(self.items)
 
-    def select(self, rows: Sequence[int]) -> Trace:
+    def select(self, rows: Sequence[int] | Int[np.ndarray, "row"]) -> Trace:
         """The samples at ``rows``, without residuals."""
         from dataclasses import replace
 

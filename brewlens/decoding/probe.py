@@ -78,7 +78,7 @@ def split_folds(
             train, score = np.flatnonzero(here & (folds != fold)), np.flatnonzero(here & (folds == fold))
             if not len(train):
                 raise ValueError(f"every item of {name or 'the set'} is in fold {fold}; nothing to train on")
-            check_leakage([items[r] for r in train], [items[r] for r in score], items)
+            check_leakage(items.select(train), items.select(score), items)
             yield train, score
 
 

@@ -83,7 +83,7 @@ class Readout:
         target = self.target_index(answers)
         return np.take_along_axis(self.probabilities, target[:, None, None], axis=2)[..., 0]
 
-    def select(self, rows: Sequence[int]) -> Readout:
+    def select(self, rows: Sequence[int] | Int[np.ndarray, "row"]) -> Readout:
         """The samples at ``rows``, in that order."""
         rows = np.asarray(rows)
         return Readout(

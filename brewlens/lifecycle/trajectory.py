@@ -50,7 +50,7 @@ class Lifecycle:
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def select(self, rows: Sequence[int]) -> Lifecycle:
+    def select(self, rows: Sequence[int] | Int[np.ndarray, "row"]) -> Lifecycle:
         """The samples at ``rows``, in that order."""
         rows = np.asarray(rows)
 
@@ -59,7 +59,7 @@ class Lifecycle:
 
         fields = {name: getattr(self, name) for name in vars(self)}
         fixed = {name: fields.pop(name) for name in ("landmarks", "n_layers", "settings")}
-        marks = Landmarks(**{name: pick(v) for name, v in vars(fixed.pop("landmarks")).items()})
+        marks = Landmarks(**{name: v[rows] for name, v in vars(fixed.pop("landmarks")).items()})
         return Lifecycle(**{name: pick(v) for name, v in fields.items()}, landmarks=marks, **fixed)
 
     def to_frame(self):

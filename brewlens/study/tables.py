@@ -24,7 +24,7 @@ _PLAIN = ("id", "family", "code", "suffix", "prompt", "answer", "skeleton", "sha
 _FIXED = (*_PLAIN, "twins", "fold")
 
 
-def items_frame(items: Iterable[Item], folds: Sequence[int] | None = None) -> pd.DataFrame:
+def items_frame(items: Iterable[Item], folds: np.ndarray | None = None) -> pd.DataFrame:
     """One row per item; each factor is a column of its own, empty for families that lack it."""
     import pandas as pd
 
@@ -69,7 +69,7 @@ def _level(value: object) -> str | int:
     return value if isinstance(value, str) else int(value)  # type: ignore[call-overload]
 
 
-def write_items(folder: Path, items: ItemSet, folds: Sequence[int]) -> list[str]:
+def write_items(folder: Path, items: ItemSet, folds: np.ndarray) -> list[str]:
     """``items.parquet``, and ``twins.parquet`` when the items have twins that are not items themselves."""
     write_table(folder / "items.parquet", items_frame(items, folds))
     if not items.partners:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,13 @@ class ItemSet(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index):  # type: ignore[override]
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ItemSet: ...
+
+    def __getitem__(self, index: int | slice) -> Item | ItemSet:
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         return self.items[index]
@@ -86,7 +92,7 @@ class ItemSet(Sequence[Item]):
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
 
-    def select(self, rows: Sequence[int]) -> ItemSet:
+    def select(self, rows: Iterable[int]) -> ItemSet:
         """The items at ``rows``, in that order, with the same partners and provenance."""
         return ItemSet(tuple(self.items[r] for r in rows), self.partners, self.provenance)
 

@@ -1,0 +1,29 @@
+# `make demo` runs the main job, `make test` the tests; both set up .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test types clean
+
+demo: $(STAMP)
+	$(BIN)/brewlens run
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow and not accelerator"
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+# Without torch, the small CPU build; a torch that is there is left alone. Of CPU builds, 2.13.0 is tested.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs
