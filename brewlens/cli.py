@@ -142,9 +142,7 @@ def card(
 
     items = generate(n=n, seed=seed)
     right = surface(items, assign_folds(items)).correct(items.answers)[:, 0]
-    baseline = {
-        family: float(right[[item.family == family for item in items]].mean()) for family in FAMILIES
-    }
+    baseline = {family: float(right[[item.family == family for item in items]].mean()) for family in FAMILIES}
     write_card(
         run, items, baseline=baseline, card_command=f"brewlens reference card {run} --n {n} --seed {seed}"
     )

@@ -296,12 +296,12 @@ def _label_axes(ax: Axes, trace: Trace, row: int, classes: list[str], right: flo
     ax.set_yticks(range(0, layers, step))
     ax.tick_params(length=0)
     ax.set(
-        xlim=(-1, right + k + 1.3),
+        xlim=(-1, right + k + 1.8),
         ylim=(-0.25, layers + 1.75 * _header(trace)),
         ylabel="layer",
         xlabel="answer class",
     )
-    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.spines[:].set_visible(False)
     paper = (
         "" if life.outcome[row] == life.outcome_paper[row] else f" (paper's rule: {life.outcome_paper[row]})"
     )

@@ -85,7 +85,6 @@ class _Run:
         )
         trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
         self._stage("tables", key_of("tables", decode_key), lambda: self._write_tables(trace))
-        self._stage("figures", key_of("figures", decode_key), lambda: write_figures(store.folder, trace))
         self._stage("report", key_of("report", decode_key), lambda: write_report(store.folder, trace))
         return trace
 
@@ -280,10 +279,11 @@ def write_figures(folder: Path, trace: Trace) -> list[str]:
 
 
 def write_report(folder: Path, trace: Trace) -> list[str]:
-    """``report.html`` from the stored results."""
+    """``report.html`` and its figures, from the stored results."""
     from brewlens.report import build
 
     manifest: dict[str, Any] = dict(trace.manifest) or read_manifest(folder)
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     build(folder, trace, summary, {**manifest, "wall_seconds": wall_seconds(manifest)})
-    return ["report.html"]
+    figures = sorted(str(path.relative_to(folder)) for path in (folder / "figures").iterdir())
+    return ["report.html", *figures]

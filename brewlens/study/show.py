@@ -3,82 +3,124 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from brewlens.lifecycle import OUTCOMES
 from brewlens.study.summary import share_of
 from brewlens.tasks import ItemSet, assign_folds
 
-_OUTCOMES = tuple(name for name in OUTCOMES if name != "no_brewing")
+_HEADS = {
+    "resolved": "resolved",
+    "overprocessed": "over-\nprocessed",
+    "misresolved": "mis-\nresolved",
+    "unresolved": "un-\nresolved",
+    "bypassed": "by-\npassed",
+}
+_NOTE = """\
+no brewing: no FPCL, % of all n. Format miss: the first choice of the whole vocabulary is no
+answer class, % of all n. Probe and context-stripped: at their best layer, chosen on the samples
+it is scored on. Surface: 1-3-grams of the text. Majority: most frequent answer of the
+configuration in the other folds; below chance where answers are balanced."""
+_SURFACE_FLAG = 0.9  # from here on a family is decodable from its text
 
 
-def _interval(share: Mapping[str, Any] | None) -> str:
+def _interval(share: Mapping[str, Any] | None, between: str = "\n") -> str:
+    """``70.8`` and, on the next line, its interval."""
     if share is None:
         return "-"
-    return f"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
+    low, high = 100 * share["low"], 100 * share["high"]
+    return f"{100 * share['value']:.1f}{between}[dim]{low:.0f}-{high:.0f}[/dim]"
 
 
 def _percent(share: Mapping[str, Any] | None) -> str:
     return "-" if share is None else f"{100 * share['value']:.1f}"
 
 
+def _table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
+    """One row per family and a last one for all of them."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title_justify="left")
+    table.add_column("family", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, cells in rows.items():
+        if name == "overall":
+            table.add_section()
+        table.add_row(name, *cells)
+    return table
+
+
+def outcome_table(groups: Mapping[str, Any]) -> Table:
+    """Outcome shares per family, by the repaired rule."""
+    return _table(
+        "Outcomes, % of the samples with an FPCL, 95 % Wilson intervals below",
+        ["n", *_HEADS.values(), "no\nbrewing"],
+        {
+            name: [
+                str(group["n"]),
+                *(_interval(group["outcomes"][outcome]) for outcome in _HEADS),
+                _percent(group["no_brewing"]),
+            ]
+            for name, group in groups.items()
+        },
+    )
+
+
+def accuracy_table(groups: Mapping[str, Any]) -> Table:
+    """The model, the decoders at their best layer, and what the text alone gives, per family."""
+    return _table(
+        "Right answers, %, 95 % Wilson intervals below",
+        [
+            "model",
+            "format\nmiss",
+            "probe",
+            "at\nlayer",
+            "context-\nstripped",
+            "at\nlayer",
+            "surface",
+            "majority",
+        ],
+        {
+            name: [
+                _interval(group["accuracy"]),
+                _percent(group["format_miss"]),
+                _interval(group["probe_best"]),
+                str(group["probe_best"]["layer"]),
+                _interval(group["context_stripped_best"]),
+                str(group["context_stripped_best"]["layer"]),
+                _interval(group["surface"]),
+                _percent(group["majority"]),
+            ]
+            for name, group in groups.items()
+        },
+    )
+
+
 def summary_tables(folder: Path, console: Console | None = None) -> None:
     """The outcome table of a finished run, the baselines beside the probe, and where the report is."""
-    console = console or Console(width=None)
+    console = console or Console()
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     groups = {**summary["families"], "overall": summary["overall"]}
-    outcomes = Table(
-        title="Outcomes: % of the samples with an FPCL, 95 % Wilson interval",
-        caption="no_brewing and format_miss: % of all n",
-    )
-    outcomes.add_column("family", no_wrap=True)
-    for name in ("n", *_OUTCOMES, "no_brewing", "format_miss"):
-        outcomes.add_column(name, justify="right")
-    for name, group in groups.items():
-        if name == "overall":
-            outcomes.add_section()
-        outcomes.add_row(
-            name,
-            str(group["n"]),
-            *(_interval(group["outcomes"][o]) for o in _OUTCOMES),
-            _percent(group["no_brewing"]),
-            _percent(group["format_miss"]),
-        )
-    console.print(outcomes)
-    accuracy = Table(
-        title="Accuracy: % right, 95 % Wilson interval; probe and context-stripped at their best layer",
-        caption="best layers are chosen on the samples they are scored on; surface = 1-3-grams of the text",
-    )
-    accuracy.add_column("family", no_wrap=True)
-    for name in ("model", "probe", "layer", "context-stripped", "layer", "surface", "majority"):
-        accuracy.add_column(name, justify="right")
-    for name, group in groups.items():
-        if name == "overall":
-            accuracy.add_section()
-        accuracy.add_row(
-            name,
-            _interval(group["accuracy"]),
-            _interval(group["probe_best"]),
-            str(group["probe_best"]["layer"]),
-            _interval(group["context_stripped_best"]),
-            str(group["context_stripped_best"]["layer"]),
-            _interval(group["surface"]),
-            _percent(group["majority"]),
-        )
-    console.print(accuracy)
+    console.print(outcome_table(groups))
+    console.print(accuracy_table(groups))
+    console.print(_NOTE, style="dim", highlight=False)
     for name, group in summary["families"].items():
-        if group["surface"] is not None and group["surface"]["value"] >= 0.9:
+        if group["surface"] is not None and group["surface"]["value"] >= _SURFACE_FLAG:
             console.print(
-                f"[yellow]{name} is decodable from text: surface baseline {_interval(group['surface'])}"
+                f"[yellow]{name} is decodable from its text: surface {_interval(group['surface'], ' ')}"
             )
-    for cell, made in summary["short"].items():
-        console.print(f"[yellow]{cell}: {made} distinct programs")
+    _short(summary["short"], console)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _short(short: Mapping[str, str], console: Console) -> None:
+    for cell, made in short.items():
+        console.print(f"[yellow]{cell}: {made} programs; it has no more distinct ones")
 
 
 def estimate_table(found: Mapping[str, str], folder: Path, console: Console | None = None) -> None:
@@ -95,25 +137,23 @@ def tasks_table(items: ItemSet, examples: int, console: Console | None = None) -
     from brewlens.decoding import majority, surface
 
     console = console or Console()
-    table = Table(title="Items and what their text alone gives away: % right, 95 % Wilson interval")
-    for name in ("family", "items", "shapes", "1-3-grams", "majority"):
-        table.add_column(name, justify="left" if name == "family" else "right")
+    rows_of: dict[str, list[str]] = {}
     folds = assign_folds(items, 5)
     grams, most = surface(items, folds), majority(items, folds)
     for family in items.families:
         rows = [row for row, item in enumerate(items) if item.family == family]
         answers = [items[row].answer for row in rows]
-        table.add_row(
-            family,
+        rows_of[family] = [
             str(len(rows)),
             str(len({items[row].shape for row in rows})),
             _interval(share_of(grams.select(rows).correct(answers)[:, 0])),
             _interval(share_of(most.select(rows).correct(answers)[:, 0])),
-        )
+        ]
         for row in rows[:: max(1, len(rows) // examples)][:examples] if examples else []:
             item = items[row]
-            console.rule(f"{item.id}  {dict(item.factors)}", align="left")
-            console.print(f"{item.prompt}[bold green]{item.answer}", highlight=False)
-    console.print(table)
-    for cell, made in items.provenance.get("short", {}).items():  # type: ignore[attr-defined]
-        console.print(f"[yellow]{cell}: {made} distinct programs")
+            levels = "/".join(str(level) for level in item.factors.values())
+            console.rule(f"{item.id} {levels}", align="left")
+            console.print(escape(item.prompt) + f"[bold green]{item.answer}", highlight=False)
+    title = "Items, and what their text alone gives away:\n% right in five folds, 95 % Wilson intervals below"
+    console.print(_table(title, ["items", "shapes", "1-3-grams", "majority"], rows_of))
+    _short(items.provenance.get("short", {}), console)  # type: ignore[arg-type]

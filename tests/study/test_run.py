@@ -129,7 +129,7 @@ def test_a_damaged_file_is_made_again(finished, plan, tmp_path, name):
 def test_a_folder_of_another_plan_is_refused(finished, tiny_folders):
     other = make_plan(model=str(tiny_folders["qwen2"]), families=FAMILIES, n=55)
     before = (finished / "manifest.json").read_bytes()
-    with pytest.raises(RunFolderError, match="another plan .n: 54 there, 55 asked"):
+    with pytest.raises(RunFolderError, match="n: 54 there, 55 asked"):
         run(other, finished, progress=False)
     assert (finished / "manifest.json").read_bytes() == before
 
@@ -149,7 +149,7 @@ def test_folders_that_are_no_run(plan, tmp_path):
 
 def test_too_small_a_disk_is_refused_before_the_work(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module.shutil, "disk_usage", lambda p: type("Usage", (), {"free": 1000})())
-    with pytest.raises(RunFolderError, match="needs about .* MB"):
+    with pytest.raises(RunFolderError, match="free some or choose"):
         run(plan, tmp_path / "r", progress=False)
     assert not (tmp_path / "r" / "residuals").exists()
 
