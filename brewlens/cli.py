@@ -119,8 +119,6 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train the reference model on generated programs; seeded and resumable."""
-    # Read when torch is loaded: threads that spin while they wait take the cores from each other.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from brewlens.reference.config import TrainConfig
     from brewlens.reference.train import train as train_model
 
@@ -154,6 +152,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("brewlens").setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Read when torch is loaded. By default its threads spin while they wait, and where another process has
+    # work too they take the cores from each other: up to ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(guarded(lambda: app(standalone_mode=False)))
 
 

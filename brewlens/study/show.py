@@ -22,11 +22,12 @@ _HEADS = {
     "unresolved": "un-\nresolved",
     "bypassed": "by-\npassed",
 }
-_NOTE = """\
-no brewing: no FPCL, % of all n. Format miss: the first choice of the whole vocabulary is no
-answer class, % of all n. Probe and context-stripped: at their best layer, chosen on the samples
-it is scored on. Surface: 1-3-grams of the text. Majority: most frequent answer of the
-configuration in the other folds; below chance where answers are balanced."""
+_NOTE = (
+    "no brew: no FPCL, % of all n. format miss: the first choice of the whole vocabulary is no answer "
+    "class, % of all n. probe, context-stripped: at their best layer, chosen on the samples it is scored on. "
+    "surface: 1-3-grams of the text. majority: the configuration's most frequent answer in the other folds; "
+    "below chance where answers are balanced."
+)
 _SURFACE_FLAG = 0.9  # from here on a family is decodable from its text
 
 
@@ -44,7 +45,9 @@ def _percent(share: Mapping[str, Any] | None) -> str:
 
 def _table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
     """One row per family and a last one for all of them."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title_justify="left")
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, title_justify="left"
+    )
     table.add_column("family", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -59,7 +62,7 @@ def outcome_table(groups: Mapping[str, Any]) -> Table:
     """Outcome shares per family, by the repaired rule."""
     return _table(
         "Outcomes, % of the samples with an FPCL, 95 % Wilson intervals below",
-        ["n", *_HEADS.values(), "no\nbrewing"],
+        ["n", *_HEADS.values(), "no\nbrew"],
         {
             name: [
                 str(group["n"]),
@@ -83,7 +86,7 @@ def accuracy_table(groups: Mapping[str, Any]) -> Table:
             "context-\nstripped",
             "at\nlayer",
             "surface",
-            "majority",
+            "major-\nity",
         ],
         {
             name: [
