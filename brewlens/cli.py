@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,36 @@ reference = typer.Typer(help="The bundled reference model.", no_args_is_help=Tru
 app.add_typer(reference, name="reference")
 
 
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose expected errors are one line on standard error.
+
+    Exit codes: 0 when it went through, 1 for a bad input or a full disk, 2 for a mistyped command, 130
+    when interrupted. BREWLENS_TRACEBACK=1 in the environment shows where an error came from.
+    """
+
+    @wraps(command)
+    def call(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command goes on where it stopped", err=True)
+            raise typer.Exit(130) from None
+        except ValueError as error:
+            if os.environ.get("BREWLENS_TRACEBACK"):
+                raise
+            typer.echo(f"brewlens: {error}", err=True)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise
+            typer.echo(f"brewlens: {error.strerror}: {error.filename or 'the run folder'}", err=True)
+            raise typer.Exit(1) from None
+
+    return call
+
+
 @app.command("run")
+@guarded
 def run_command(
     study: Annotated[Path | None, typer.Argument(help="A study file (TOML) with the options below.")] = None,
     model: Annotated[str | None, typer.Option(help="reference, a local folder, or a hub id.")] = None,
@@ -71,6 +100,7 @@ def run_command(
 
 
 @app.command()
+@guarded
 def tasks(
     families: Annotated[str | None, typer.Option(help="Families, with commas. Default: all.")] = None,
     n: Annotated[int, typer.Option(help="Items per family.")] = 810,
@@ -93,6 +123,7 @@ def tasks(
 
 
 @app.command()
+@guarded
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write report.html of a finished run anew."""
     from brewlens.study.run import load_run, write_report
@@ -102,6 +133,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
 
 @app.command()
+@guarded
 def figures(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Draw the figures of a finished run anew."""
     from brewlens.study.run import load_run, write_figures
@@ -111,6 +143,7 @@ def figures(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
 
 @reference.command()
+@guarded
 def train(
     out: Annotated[Path, typer.Option(help="Training folder; an interrupted training goes on there.")],
     minutes: Annotated[float | None, typer.Option(help="Planned wall time.")] = None,
@@ -128,6 +161,7 @@ def train(
 
 
 @reference.command()
+@guarded
 def card(
     run: Annotated[Path, typer.Argument(help="The folder of a finished training.")],
     n: Annotated[int, typer.Option(help="Held-out items per family.")] = 2700,
@@ -148,47 +182,14 @@ def card(
 
 
 def main() -> None:
-    """Entry point: expected errors are one line on standard error, and the exit code tells."""
+    """Entry point."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("brewlens").setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Read when torch is loaded. By default its threads spin while they wait, and where another process has
     # work too they take the cores from each other: up to ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
-
-
-def guarded(call: Callable[[], Any]) -> int:
-    """Run a command; turn errors that a user can mend into one line.
-
-    Returns:
-        0 when it went through, 1 for a bad input or a full disk, 2 for a mistyped command, 130 when
-        interrupted. An error that is ours keeps its traceback.
-    """
-    import click
-
-    try:
-        code = call()
-        return code if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
-        return 130
-    except ValueError as error:
-        typer.echo(f"brewlens: {error}", err=True)
-        if logging.getLogger("brewlens").isEnabledFor(logging.DEBUG):
-            raise
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        typer.echo(f"brewlens: {error.strerror}: {error.filename or 'the run folder'}", err=True)
-        return 1
+    app()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Quickstart
+#
+# A language model reads a short program and says the value of a variable. When can a probe read the answer
+# from
+# its residual stream? When can its own later layers use it without the program? How does each sample end?
+#
+# This notebook traces the bundled reference model, a 12-layer transformer trained on programs like these
+# (never
+# on these). Put a Hugging Face id or folder in place of `"reference"` to trace another model.
+
+# %%
+import brewlens as bl
+
+model = bl.load_model("reference")
+print(model)
+print(model.check)
+
+# %% [markdown]
+# ## Programs
+# Every answer was got by running the program. No two programs are one another renamed.
+
+# %%
+items = bl.tasks.generate("computing", n=270, seed=0)
+print(items[40].prompt + items[40].answer)
+items
+
+# %% [markdown]
+# ## The lifecycle of every sample
+# One pass reads the residuals; out-of-fold probes say where the answer is available, context-stripped
+# decoding
+# says where it is ready.
+
+# %%
+trace = bl.trace(model, items, progress=False)
+trace.lifecycle
+
+# %%
+trace.lifecycle.to_frame()["outcome"].value_counts(normalize=True).round(3)
+
+# %% [markdown]
+# ## One sample
+# Each row is a layer. On the left what the probe reads, on the right what the model's later layers make of
+# the
+# residual with the program taken away.
+
+# %%
+shown = bl.figures.examples(trace)
+axes = bl.figures.plot_lifecycle(trace, sample=shown["resolved"])
+
+# %% [markdown]
+# ## All samples, layer by layer
+# A probe that does not beat the dashed surface baseline has found text, not reasoning.
+
+# %%
+axes = bl.figures.plot_accuracy(trace)
+
+# %% [markdown]
+# ## Where the last token looks
+# TransformerLens hook points are all there: `model.bridge` is the bridge. CircuitsVis draws the attention
+# of one
+# layer, from local files.
+
+# %%
+import circuitsvis as cv
+from IPython.display import HTML
+
+prompt = items[int(shown["resolved"])].prompt
+batch = model.encode([prompt])
+layer = model.n_layers // 2
+_, cache = model.bridge.run_with_cache(batch.tokens, names_filter=f"blocks.{layer}.attn.hook_pattern")
+pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0]
+tokens = [model.decode([token]) for token in model.token_ids(prompt)]
+HTML(cv.attention.attention_heads(tokens=tokens, attention=pattern).local_src)

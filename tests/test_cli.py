@@ -1,0 +1,114 @@
+"""The command line as a person meets it: help, mistakes, and a whole run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def brewlens(*arguments, cwd=None, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "brewlens.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100"},
+        timeout=240,
+        **options,
+    )
+
+
+def refused(result, *words, code=1):
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+    return result.stderr
+
+
+def test_a_whole_run_and_what_comes_after(tiny_folders, tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text(f'model = "{tiny_folders["llama"]}"\nfamilies = ["computing"]\nn = 54\n')
+    dry = brewlens("run", study, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert "864 = 54 items x 4 layers x 4 decoders" in dry.stdout
+    assert "MB" in dry.stdout
+    assert not (tmp_path / "runs").exists()
+    result = brewlens("run", study, "--quiet", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "computing" in result.stdout
+    assert "report.html" in result.stdout
+    (folder,) = (tmp_path / "runs").iterdir()
+    share = json.loads((folder / "summary.json").read_text())["families"]["computing"]["accuracy"]["value"]
+    assert f"{100 * share:.1f}" in result.stdout
+    before = (folder / "report.html").read_bytes()
+    assert brewlens("report", folder).returncode == 0
+    assert (folder / "report.html").read_bytes() == before
+    assert "outcomes.pdf" in brewlens("figures", folder).stdout
+    refused(brewlens("run", "--model", tiny_folders["llama"], "--n", 27, "--out", folder), "another plan")
+
+
+def test_mistakes_of_the_user(tiny_folders, tmp_path):
+    model = ("--model", tiny_folders["gpt2"])
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "x", "answer": "1"}\n{"prompt": "x"\n')
+    cases = [
+        (("run", "--familes", "loop"), 2, ["No such option", "--families"]),
+        (("run", "--families", "lop"), 1, ["unknown family 'lop'", "loop_unrolled"]),
+        (("run", *model, "--items", "bad.jsonl"), 1, ["bad.jsonl, line 2", "not JSON"]),
+        (("run", *model, "--items", "none.jsonl"), 1, ["none.jsonl", "No such file"]),
+        (("run", "--model", "no/such-model", "--n", "27"), 1, ["no/such-model"]),
+        (("report", "."), 1, ["not a run folder"]),
+        (("tasks", "--families", "lop"), 1, ["unknown family 'lop'"]),
+    ]
+    for arguments, code, words in cases:
+        refused(brewlens(*arguments, cwd=tmp_path), *words, code=code)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl"]
+
+
+def test_tasks_prints_programs_and_baselines(tmp_path):
+    result = brewlens("tasks", "--families", "loop", "--n", 54, "--out", tmp_path / "loop.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert "for " in result.stdout or "while " in result.stdout
+    assert "1-3-grams" in result.stdout
+    assert len((tmp_path / "loop.jsonl").read_text().splitlines()) == 54
+
+
+def test_interrupted_by_hand(tiny_folders, tmp_path):
+    """Ctrl-C: one line, exit code 130, nothing half-written; the same command goes on."""
+    command = ["run", "--model", tiny_folders["qwen2"], "--n", "270", "--out", tmp_path / "r", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "brewlens.cli", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "r" / "items.parquet").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "goes on where it stopped" in errors
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "r").rglob("*.tmp"))
+    kept = (tmp_path / "r" / "items.parquet").stat().st_mtime_ns
+    assert brewlens(*command, "--families", "loop").returncode == 1  # another plan
+    assert (tmp_path / "r" / "items.parquet").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("run", "--help"), ("reference", "--help")])
+def test_help(arguments):
+    result = brewlens(*arguments)
+    assert "Usage" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_does_not_load_torch():
+    code = "import sys, brewlens, brewlens.cli; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
