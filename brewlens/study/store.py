@@ -6,6 +6,7 @@ its inputs and each of its files is there with the bytes that were written; anyt
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -57,11 +58,17 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 def write_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, dict(metadata or {}))
+        try:
+            save_file(contiguous, temporary, dict(metadata or {}))
+        except SafetensorError as error:
+            if f"os error {errno.ENOSPC}" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def fingerprint(path: Path) -> dict[str, object]:

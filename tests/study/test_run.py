@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
 
 import brewlens as bl
 from brewlens.decoding import majority
 from brewlens.study import RunFolderError, load_run, make_plan, run, trace
 from brewlens.study import pipeline as pipeline_module
-from brewlens.study.store import Store, replacing, write_json
+from brewlens.study.store import Store, replacing, write_json, write_tensors
 from brewlens.study.summary import summarise
 
 # The module; the package exports the function under the same name.
@@ -164,6 +166,18 @@ def test_writing_is_all_or_nothing(tmp_path):
         raise RuntimeError
     assert json.loads(target.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)})
+    assert error.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
 
 
 def test_loading_gives_what_the_session_had(finished, tiny_model, plan):
