@@ -14,6 +14,7 @@ import pandas as pd
 
 from brewlens.reference.checkpoint import write_text
 from brewlens.reference.config import EASY_LEVELS, TrainConfig
+from brewlens.reference.data import BARE_SHARE
 from brewlens.reference.evaluate import accuracy, evaluate
 from brewlens.tasks import ItemSet, universe_of
 
@@ -186,7 +187,8 @@ by people was used.
 {recipe["momentum"]:g}, weight decay {recipe["weight_decay"]:g}) for the matrices in the blocks, AdamW
 ({recipe["other_lr"]:g}) for the rest, linear decay to zero; cross-entropy weighted
 {recipe["answer_weight"]:g} on the answer and {recipe["text_weight"]:g} on every other token; only the
-easiest levels ({easy}) for the first {recipe["easy_fraction"]:.0%} of the plan. Seed {recipe["seed"]}.
+easiest levels ({easy}) for the first {recipe["easy_fraction"]:.0%} of the plan;
+after {recipe["bare_from"]:.0%} of it one program in {round(1 / BARE_SHARE)} was a question alone, with any digit for an answer. Seed {recipe["seed"]}.
 `training.json` beside this card holds these facts for programs to read.
 
 ## Accuracy on held-out programs

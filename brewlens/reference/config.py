@@ -6,7 +6,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config
@@ -47,6 +47,7 @@ class TrainConfig:
         answer_weight: Weight of the answer token in the loss.
         text_weight: Weight of every other token in the loss.
         easy_fraction: Fraction of the plan during which only the easiest levels are shown.
+        bare_from: Fraction of the plan after which one program in 64 is a question without a program.
         eval_items: Held-out items per family in the periodic evaluation; 0 for none.
         eval_minutes: Minutes between evaluations.
         checkpoint_minutes: Minutes between checkpoints.
@@ -76,6 +77,7 @@ class TrainConfig:
     answer_weight: float = 5.0
     text_weight: float = 0.1
     easy_fraction: float = 0.2
+    bare_from: float = 0.5
     eval_items: int = 270
     eval_minutes: float = 5.0
     checkpoint_minutes: float = 3.0
@@ -122,6 +124,12 @@ class TrainConfig:
         by_step = step / self.steps if self.steps else 0.0
         by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(by_step, by_time))
+
+    def stage(self, fraction: float) -> Literal["easy", "all", "bare"]:
+        """Which programs are shown after a fraction of the plan."""
+        if fraction < self.easy_fraction:
+            return "easy"
+        return "bare" if fraction >= self.bare_from else "all"
 
     def rate(self, step: int, fraction: float) -> float:
         """Factor on the learning rates at a 0-based step: a short rise, then a line down to zero."""

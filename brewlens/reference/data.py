@@ -1,7 +1,7 @@
 """Programs as batches of token ids: made ahead in a second process, the same whatever the timing.
 
 A *chunk* is a buffer of programs cut into batches of like length. Chunk ``k`` is a function of
-``(seed, k, easy)`` alone, so a resumed run asks for the chunk that it was in and replays nothing.
+``(seed, k, stage)`` alone, so a resumed run asks for the chunk that it was in and replays nothing.
 This module does not import torch: the second process stays small.
 """
 
@@ -15,8 +15,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32
@@ -25,8 +26,13 @@ from tokenizers import Tokenizer
 from brewlens.reference.config import EASY_LEVELS
 from brewlens.tasks.item import Item
 
-Source = Callable[[int, bool], Iterator[Item]]
-"""``(seed, easy) -> endless programs``; importable by name, because the second process imports it."""
+Stage = Literal["easy", "all", "bare"]
+"""Only the easiest levels; all of them; all of them and questions without a program."""
+
+Source = Callable[[int, Stage], Iterator[Item]]
+"""``(seed, stage) -> endless programs``; importable by name, because the second process imports it."""
+
+BARE_SHARE = 1 / 64
 
 _AHEAD = 2  # chunks in the making while one is used
 
@@ -44,16 +50,28 @@ class Batch:
     lengths: Int32[np.ndarray, " batch"]
 
 
-def training_programs(seed: int, easy: bool) -> Iterator[Item]:
+def training_programs(seed: int, stage: Stage) -> Iterator[Item]:
     """An endless stream of programs of the training universe.
 
     Args:
         seed: Seed of the stream.
-        easy: Whether to show only the easiest levels (one call, two steps, two iterations).
+        stage: ``easy``: only the easiest levels (one call, two steps, two iterations). ``bare``: one in
+            64 is a question without a program, whose answer is any digit, so that the prior which
+            context-stripped decoding subtracts is that of a model that has met the question alone.
     """
     from brewlens import tasks
 
-    return tasks.stream(seed, universe="train", levels=EASY_LEVELS if easy else None)
+    programs = tasks.stream(seed, universe="train", levels=EASY_LEVELS if stage == "easy" else None)
+    return _with_bare_questions(programs, seed) if stage == "bare" else programs
+
+
+def _with_bare_questions(programs: Iterator[Item], seed: int) -> Iterator[Item]:
+    rng = random.Random(f"bare {seed}")
+    for program in programs:
+        if rng.random() < BARE_SHARE:
+            digit = str(rng.randrange(10))
+            program = replace(program, code="", prompt=program.suffix, answer=digit, twins={})
+        yield program
 
 
 def chunk_seed(seed: int, index: int) -> int:
@@ -62,7 +80,7 @@ def chunk_seed(seed: int, index: int) -> int:
 
 
 def make_chunk(
-    source: Source, tokenizer: Tokenizer, seed: int, index: int, easy: bool, *, size: int, batch: int
+    source: Source, tokenizer: Tokenizer, seed: int, index: int, stage: Stage, *, size: int, batch: int
 ) -> list[Batch]:
     """The batches of one chunk, in the order in which they are trained on.
 
@@ -71,12 +89,12 @@ def make_chunk(
         tokenizer: Turns text into ids.
         seed: The run's seed.
         index: Number of the chunk.
-        easy: Passed to ``source``.
+        stage: Passed to ``source``.
         size: Programs in the chunk.
         batch: Programs in a batch.
     """
     own = chunk_seed(seed, index)
-    texts = [item.prompt + item.answer for item in islice(source(own, easy), size)]
+    texts = [item.prompt + item.answer for item in islice(source(own, stage), size)]
     ids = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
     rng = random.Random(own)
     order = sorted(range(size), key=lambda i: (len(ids[i]), rng.random()))
@@ -104,7 +122,7 @@ class Feed:
         size: Programs in a chunk.
         batch: Programs in a batch.
         background: Whether a second process makes the chunks; else they are made when needed.
-        plan: ``(chunk index, easy)`` of the chunks that were asked for already, the current one first,
+        plan: ``(chunk index, stage)`` of the chunks that were asked for already, the current one first,
             as :attr:`plan` of the interrupted run gave it.
         position: Batches of the current chunk that are used already.
     """
@@ -118,7 +136,7 @@ class Feed:
         size: int,
         batch: int,
         background: bool = True,
-        plan: list[tuple[int, bool]] | None = None,
+        plan: list[tuple[int, Stage]] | None = None,
         position: int = 0,
     ) -> None:
         arguments = (source, tokenizer, seed, size, batch)
@@ -132,39 +150,39 @@ class Feed:
             )
         else:
             self._inline = _Maker(*arguments)
-        self._waiting: deque[tuple[int, bool, Future[list[Batch]] | None]] = deque()
+        self._waiting: deque[tuple[int, Stage, Future[list[Batch]] | None]] = deque()
         self._next = 0
         self._current: list[Batch] | None = None
         self._position, self._per_chunk = position, -(-size // batch)
-        for index, easy in plan or []:
-            self._ask(index, easy)
+        for index, stage in plan or []:
+            self._ask(index, stage)
 
     @property
-    def plan(self) -> list[tuple[int, bool]]:
-        """``(chunk index, easy)`` of the current chunk and of those already asked for."""
-        return [(index, easy) for index, easy, _ in self._waiting]
+    def plan(self) -> list[tuple[int, Stage]]:
+        """``(chunk index, stage)`` of the current chunk and of those already asked for."""
+        return [(index, stage) for index, stage, _ in self._waiting]
 
     @property
     def position(self) -> int:
         """Batches of the current chunk that have been given out."""
         return self._position
 
-    def next(self, easy: bool) -> Batch:
-        """The next batch; ``easy`` decides about the chunks that are asked for from now on."""
+    def next(self, stage: Stage) -> Batch:
+        """The next batch; ``stage`` decides about the chunks that are asked for from now on."""
         if self._position == self._per_chunk:
             self._waiting.popleft()
             self._current, self._position = None, 0
         while len(self._waiting) <= _AHEAD:
-            self._ask(self._next, easy)
+            self._ask(self._next, stage)
         if self._current is None:
             index, kind, future = self._waiting[0]
             self._current = self._inline(index, kind) if future is None else future.result()
         self._position += 1
         return self._current[self._position - 1]
 
-    def _ask(self, index: int, easy: bool) -> None:
-        future = self._pool.submit(_make_in_worker, index, easy) if self._pool else None
-        self._waiting.append((index, easy, future))
+    def _ask(self, index: int, stage: Stage) -> None:
+        future = self._pool.submit(_make_in_worker, index, stage) if self._pool else None
+        self._waiting.append((index, stage, future))
         self._next = index + 1
 
     def close(self) -> None:
@@ -186,9 +204,9 @@ class _Maker:
         self._source, self._seed, self._size, self._batch = source, seed, size, batch
         self._tokenizer = Tokenizer.from_str(tokenizer)
 
-    def __call__(self, index: int, easy: bool) -> list[Batch]:
+    def __call__(self, index: int, stage: Stage) -> list[Batch]:
         return make_chunk(
-            self._source, self._tokenizer, self._seed, index, easy, size=self._size, batch=self._batch
+            self._source, self._tokenizer, self._seed, index, stage, size=self._size, batch=self._batch
         )
 
 
@@ -209,5 +227,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _make_in_worker(index: int, easy: bool) -> list[Batch]:
-    return _WORKER["maker"](index, easy)
+def _make_in_worker(index: int, stage: Stage) -> list[Batch]:
+    return _WORKER["maker"](index, stage)

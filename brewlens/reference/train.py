@@ -161,7 +161,7 @@ class _Run:
         path = self.out / "tokenizer.json"
         if path.exists():
             return Tokenizer.from_file(str(path))
-        programs = islice(source(chunk_seed(self.config.seed, -1), False), self.config.tokenizer_programs)
+        programs = islice(source(chunk_seed(self.config.seed, -1), "all"), self.config.tokenizer_programs)
         items = list(programs)
         tokenizer = train_tokenizer((item.prompt + item.answer for item in items), self.config.vocab_size)
         check_tokenizer(tokenizer, [i.prompt for i in items], [i.answer for i in items])
@@ -179,7 +179,7 @@ class _Run:
         with self.feed, tqdm(total=1000, disable=not show, unit="‰", bar_format=_BAR) as bar:
             while (fraction := config.fraction(at.step, at.seconds)) < 1.0 and not interrupted.is_set():
                 rate = config.rate(at.step, fraction)
-                batch = self.feed.next(easy=fraction < config.easy_fraction)
+                batch = self.feed.next(config.stage(fraction))
                 losses.append(self._step(batch, rate))
                 at.step += 1
                 at.programs += len(batch.lengths)

@@ -40,11 +40,11 @@ def stop_after(n):
     """A source that asks this process to stop, as Ctrl-C does, when its ``n``-th stream is opened."""
     opened = []
 
-    def source(seed, easy):
+    def source(seed, stage):
         opened.append(seed)
         if len(opened) == n:
             os.kill(os.getpid(), signal.SIGINT)
-        return toy_programs(seed, easy)
+        return toy_programs(seed, stage)
 
     return source
 
@@ -144,13 +144,15 @@ def test_config_refuses():
 def test_easy_programs_come_first(tmp_path):
     asked = []
 
-    def source(seed, easy):
-        asked.append(easy)
-        return toy_programs(seed, easy)
+    def source(seed, stage):
+        asked.append(stage)
+        return toy_programs(seed, stage)
 
-    run(tmp_path, source, steps=40, easy_fraction=0.5)
+    run(tmp_path, source, steps=60, easy_fraction=0.4, bare_from=0.7)
     _, *chunks = asked  # the first stream was for the tokenizer
-    assert chunks == sorted(chunks, reverse=True) and True in chunks and False in chunks
+    order = ["easy", "all", "bare"]
+    assert [order.index(stage) for stage in chunks] == sorted(order.index(stage) for stage in chunks)
+    assert set(chunks) == set(order)
 
 
 def test_outside_the_main_thread_signals_are_left_alone(tmp_path):

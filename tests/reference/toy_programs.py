@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from brewlens.tasks.item import Item
 
 
-def toy_programs(seed: int, easy: bool) -> Iterator[Item]:
+def toy_programs(seed: int, stage: str) -> Iterator[Item]:
     """``a = 4`` and a question about ``a``, after 0 to 3 lines that do not matter (none when easy)."""
+    easy = stage == "easy"
     rng = random.Random(f"toy {seed} {easy}")
     names = ["alpha", "beta", "gamma", "delta", "copy_val"]
     number = 0
