@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from brewlens.answers import AnswerSpace
     from brewlens.decoding.readout import Readout
     from brewlens.lifecycle.trajectory import Lifecycle
-    from brewlens.model import HookedModel, ModelError, load_model
+    from brewlens.loading import load_model
+    from brewlens.model import HookedModel, ModelError
     from brewlens.residuals import Residuals, capture
     from brewlens.results import Trace
     from brewlens.study import Plan, load_run, make_plan, run, trace
@@ -34,7 +35,7 @@ _NAMES = {
     "Residuals": "residuals",
     "Trace": "results",
     "capture": "residuals",
-    "load_model": "model",
+    "load_model": "loading",
     "load_run": "study",
     "make_plan": "study",
     "run": "study",

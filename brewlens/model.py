@@ -1,4 +1,4 @@
-"""The one door to TransformerLens: load, encode, capture residuals, inject, read out, edit.
+"""The one door to TransformerLens, with ``loading``: encode, capture residuals, inject, read out, edit.
 
 A residual is the residual stream at the output of a block (``resid_post``, layers 0-based) at the last
 prompt token, before the final norm, for every block including the last. Weights are the raw ones: the
@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,9 +38,6 @@ Hook = Callable[[Tensor, Any], Tensor | None]
 
 # On two CPU cores 4k to 8k are fastest: 16k leaves the cache and takes 1.5 times as long.
 BATCH_TOKENS = 8192
-BUNDLED = ("reference",)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 # Logits of one batch, in elements: 256 MiB in float32.
 _LOGITS_PER_BATCH = 2**26
 
@@ -501,106 +495,3 @@ def _listed(prompts: Sequence[str]) -> Sequence[str]:
     if isinstance(prompts, str) or not len(prompts):
         raise ValueError(f"give a list of at least one prompt, found {prompts!r}")
     return prompts
-
-
-def load_model(
-    name_or_path: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | str | None = None,
-    check_prompts: Sequence[str] | None = None,
-) -> HookedModel:
-    """Load a model and its tokenizer, and check that what brewlens needs holds for it.
-
-    Args:
-        name_or_path: ``"reference"`` (bundled), a local Hugging Face folder, or a hub id.
-        device: Default: the first CUDA device if there is one, else the CPU.
-        dtype: ``float32`` (default) or ``bfloat16``, as a torch type or its name.
-        check_prompts: Prompts of the self-check, which end where a digit must follow. Default: two
-            short assignments, each followed by ``# The value of x is "``.
-
-    Raises:
-        ModelError: If it cannot be loaded or fails the self-check.
-    """
-    name = str(name_or_path)
-    source = _source(name)
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype, dtype)
-    dtype = torch.float32 if dtype is None else dtype
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ModelError(f"{name}: asked for dtype {dtype!r}; use 'float32' or 'bfloat16'")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    bridge, tokenizer = _boot(name, source, torch.device(device), dtype)
-    revision = getattr(bridge.original_model.config, "_commit_hash", None)
-    return HookedModel.from_bridge(
-        bridge, tokenizer, name=name, revision=revision, check_prompts=check_prompts
-    )
-
-
-def _source(name: str) -> str:
-    """The folder or hub id behind a name."""
-    if name in BUNDLED:
-        folder = Path(str(resources.files("brewlens") / name / "model"))
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"asked for the bundled model {name!r}, found no weights in this installation; "
-                "reinstall brewlens, or train it: brewlens reference train"
-            )
-        return str(folder)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.exists() or not _HUB_ID.fullmatch(name):
-            raise ModelError(
-                f"asked for the model {name!r}, found no such folder; give {list(BUNDLED)}, a folder with "
-                "config.json, weights and tokenizer, or a hub id such as 'Qwen/Qwen2.5-Coder-0.5B'"
-            )
-        return name
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"asked for the model in {name!r}, found no config.json there; save it with save_pretrained()"
-        )
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        raise ModelError(
-            f"asked for the model in {name!r}, found no tokenizer there (none of "
-            f"{', '.join(_TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained()"
-        )
-    return str(folder)
-
-
-def _boot(
-    name: str, source: str, device: torch.device, dtype: torch.dtype
-) -> tuple[TransformerBridge, PreTrainedTokenizerBase]:
-    from safetensors import SafetensorError
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            attn_implementation="eager",
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-        network, report = loaded
-        if absent := sorted(report["missing_keys"] | set(report["mismatched_keys"])):
-            # transformers fills such weights with random numbers and only logs it.
-            raise ModelError(f"{len(absent)} weights are not in the checkpoint, first: {absent[:3]}")
-        bridge = TransformerBridge.boot_transformers(
-            source,
-            hf_model=network.to(device).eval(),
-            # A second one: the bridge changes the settings of the tokenizer that it is given.
-            tokenizer=AutoTokenizer.from_pretrained(source, trust_remote_code=False),
-            device=device,
-            dtype=dtype,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ModelError(
-            f"asked for the model {name!r}, found {type(error).__name__}: {reason}. Check that it is a "
-            "causal language model that TransformerLens supports, that its files are whole and, for a hub "
-            "id, that the hub can be reached or the model is in the local cache"
-        ) from error
-    return bridge, tokenizer

@@ -28,7 +28,7 @@ def tiny_folders(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_models(tiny_folders):
     """Architecture -> loaded tiny model."""
-    from brewlens.model import load_model
+    from brewlens.loading import load_model
 
     return {name: load_model(folder, device="cpu") for name, folder in tiny_folders.items()}
 

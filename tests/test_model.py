@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from brewlens import injection
 from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.batching import Batch, length_sorted
-from brewlens.model import AnswerLogits, HookedModel, ModelError, load_model
+from brewlens.loading import load_model
+from brewlens.model import AnswerLogits, HookedModel, ModelError
 
 EXACT = 5e-5
 CODE = ("a = 1\n", "b = 2\nb = b + 3\n", "", "c = 4\nfor i in range(3):\n    c += i\n", "a = 1\n", "d=7\n")
@@ -308,7 +309,7 @@ def test_useless_inputs_are_refused(tiny_model):
     with pytest.raises(ValueError, match="0 tokens"):
         tiny_model.last_residuals(["fine", ""])
     with pytest.raises(ValueError, match=r"has 1300 tokens; .* reads 1 to 1024"):
-        tiny_model.last_residuals(["x" * 300])
+        tiny_model.last_residuals(["x" * 1300])
     with pytest.raises(ValueError, match="6 targets"):
         tiny_model.inject(residuals[:2], TARGETS, space)
     with pytest.raises(ValueError, match=r"layers \[2\]"):

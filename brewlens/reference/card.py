@@ -188,7 +188,8 @@ by people was used.
 ({recipe["other_lr"]:g}) for the rest, linear decay to zero; cross-entropy weighted
 {recipe["answer_weight"]:g} on the answer and {recipe["text_weight"]:g} on every other token; only the
 easiest levels ({easy}) for the first {recipe["easy_fraction"]:.0%} of the plan;
-after {recipe["bare_from"]:.0%} of it one program in {round(1 / BARE_SHARE)} was a question alone, with any digit for an answer. Seed {recipe["seed"]}.
+after {recipe["bare_from"]:.0%} of it one program in {round(1 / BARE_SHARE)} was
+a question alone, with any digit for an answer. Seed {recipe["seed"]}.
 `training.json` beside this card holds these facts for programs to read.
 
 ## Accuracy on held-out programs

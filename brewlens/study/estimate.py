@@ -11,7 +11,7 @@ from brewlens.decoding import own_suffixes
 from brewlens.decoding.probe import fit_logits
 from brewlens.study.pipeline import DECODERS
 from brewlens.study.plan import Plan
-from brewlens.study.run import disk_bytes, load_items, pick_device
+from brewlens.study.run import disk_bytes, load_items
 
 _TIMED = 64
 
@@ -24,12 +24,10 @@ def estimate(plan: Plan) -> dict[str, str]:
     Raises:
         As :func:`brewlens.study.run.run`.
     """
-    import torch
-
-    from brewlens.model import load_model
+    from brewlens.loading import load_model
 
     items = load_items(plan)
-    model = load_model(plan.model, device=pick_device(plan.device), dtype=getattr(torch, plan.dtype))
+    model = load_model(plan.model, device=plan.torch_device, dtype=plan.dtype)
     n, layers, width = len(items), model.n_layers, model.d_model
     families = items.families
     few = items.select(np.linspace(0, n - 1, min(n, _TIMED)).astype(int).tolist())

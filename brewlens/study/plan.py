@@ -60,6 +60,11 @@ class Plan(BaseModel):
         return tuple(families)
 
     @property
+    def torch_device(self) -> str | None:
+        """The device as torch knows it; None leaves the choice to :func:`brewlens.load_model`."""
+        return None if self.device == "auto" else self.device
+
+    @property
     def key(self) -> str:
         """Hash of what decides the results; where they are computed does not."""
         content = self.model_dump(exclude={"device"})

@@ -127,7 +127,7 @@ class _Run:
                 passed = self.model.forward(
                     part.prompts, space, dtype=getattr(torch, self.plan.dtype), progress=self.progress
                 )
-                metadata = {"ids": json.dumps(part.ids), "model": self.model.name}
+                metadata = {"ids": part.ids, "model": self.model.name}
                 tables.write_shard(path, passed.residuals, passed.tokens, passed.output, metadata)
                 return [name]
 
@@ -193,13 +193,13 @@ def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> 
         RunFolderError: If the folder holds another plan's results, or its disk is too small.
         ValueError: If the model cannot say the answers in one token, or items are too few.
     """
-    from brewlens.model import load_model
+    from brewlens.loading import load_model
 
     folder = Path(out) if out is not None else default_folder(plan)
     store = Store(folder, plan)
     if plan.items is not None:
         load_items(plan)  # so that a bad file is refused before the model is loaded
-    model = load_model(plan.model, device=pick_device(plan.device), dtype=_dtype(plan.dtype))
+    model = load_model(plan.model, device=plan.torch_device, dtype=plan.dtype)
     log.info("%r; %s", model, model.check)
     store.note(
         model={
@@ -217,19 +217,6 @@ def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> 
         seeds={"items": plan.seed, "folds": plan.seed},
     )
     return _Run(plan, model, store, progress).execute()
-
-
-def _dtype(name: str) -> torch.dtype:
-    import torch
-
-    return getattr(torch, name)
-
-
-def pick_device(name: str) -> str:
-    """``auto`` is a GPU when there is one; any other name is taken as it is."""
-    import torch
-
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def disk_bytes(n: int, layers: int, width: int, dtype: str) -> int:

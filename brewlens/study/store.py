@@ -56,15 +56,16 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, object] | None = None
 ) -> None:
+    """A safetensors file. Its metadata is one JSON text: of several, the library shuffles the order."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         try:
-            save_file(contiguous, temporary, dict(metadata or {}))
+            save_file(contiguous, temporary, {"brewlens": json.dumps(metadata or {}, sort_keys=True)})
         except SafetensorError as error:
             if f"os error {errno.ENOSPC}" not in str(error):
                 raise

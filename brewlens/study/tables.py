@@ -94,7 +94,7 @@ def write_shard(
     residuals: torch.Tensor,
     tokens: Sequence[Sequence[int]],
     output: AnswerLogits,
-    metadata: Mapping[str, str],
+    metadata: Mapping[str, object],
 ) -> None:
     """Residuals of a stretch of items, the tokens that were read, and the model's own answers."""
     lengths = torch.tensor([len(t) for t in tokens])
@@ -135,15 +135,15 @@ def write_readouts(path: Path, readouts: Mapping[str, Readout]) -> None:
         if readout.other_mass is not None:
             tensors[f"{name}.other_mass"] = torch.tensor(readout.other_mass, dtype=torch.float32)
     classes = next(iter(readouts.values())).classes
-    write_tensors(path, tensors, {"classes": json.dumps(classes), "decoders": json.dumps(list(readouts))})
+    write_tensors(path, tensors, {"classes": classes, "decoders": list(readouts)})
 
 
 def read_readouts(path: Path, ids: Sequence[str]) -> dict[str, Readout]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        names, classes = json.loads(metadata["decoders"]), tuple(json.loads(metadata["classes"]))
+        metadata = json.loads(file.metadata()["brewlens"])
+        names, classes = metadata["decoders"], tuple(metadata["classes"])
         stored = set(file.keys())
         return {
             name: Readout(
