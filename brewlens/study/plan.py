@@ -8,9 +8,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from brewlens.tasks import FAMILIES
+
+N_GENERATED = 810
 
 
 class PlanError(ValueError):
@@ -23,7 +25,7 @@ class Plan(BaseModel):
     Attributes:
         model: A bundled name, a local Hugging Face folder, or a hub id.
         families: Families of generated items; not used with ``items``.
-        n: Generated items per family; at most that many are read from ``items``, per file.
+        n: Items per family, by default 810 generated ones; of an items file the first ``n``, by default all.
         seed: Seed of items and folds.
         items: A JSON-lines file of the user's own items, instead of generated ones.
         folds: Number of folds.
@@ -38,7 +40,7 @@ class Plan(BaseModel):
 
     model: str = "reference"
     families: tuple[str, ...] = FAMILIES
-    n: Annotated[int, Field(ge=1)] = 810
+    n: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     items: str | None = None
     folds: Annotated[int, Field(ge=2)] = 5
@@ -59,6 +61,17 @@ class Plan(BaseModel):
             raise ValueError("name each family once, at least one")
         return tuple(families)
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Plan:
+        if self.items is not None and self.families != FAMILIES:
+            raise ValueError("families are those of generated programs; give families or items, not both")
+        return self
+
+    @property
+    def per_family(self) -> int | None:
+        """Items per family; None for all that a file has."""
+        return N_GENERATED if self.n is None and self.items is None else self.n
+
     @property
     def torch_device(self) -> str | None:
         """The device as torch knows it; None leaves the choice to :func:`brewlens.load_model`."""
@@ -67,7 +80,7 @@ class Plan(BaseModel):
     @property
     def key(self) -> str:
         """Hash of what decides the results; where they are computed does not."""
-        content = self.model_dump(exclude={"device"})
+        content = {**self.model_dump(exclude={"device"}), "n": self.per_family}
         if self.items is not None:
             content["items"] = _file_hash(Path(self.items))
             del content["families"]
@@ -104,8 +117,7 @@ def make_plan(study: str | Path | None = None, **options: object) -> Plan:
         return Plan(**fields)  # type: ignore[arg-type]
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'plan'}: {_plain(e, Plan.model_fields)}"
-            for e in error.errors()
+            ": ".join([*map(str, e["loc"]), _plain(e, Plan.model_fields)]) for e in error.errors()
         )
         raise PlanError(f"{where}: {problems}") from None
 
@@ -113,4 +125,5 @@ def make_plan(study: str | Path | None = None, **options: object) -> Plan:
 def _plain(error, fields) -> str:
     if error["type"] == "extra_forbidden":
         return f"no such option; the options are {', '.join(fields)}"
-    return f"{error['msg'].removeprefix('Value error, ')}, found {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{message}, found {error['input']!r}" if error["loc"] else message

@@ -18,7 +18,7 @@ from brewlens.residuals import Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
 from brewlens.study.pipeline import DECODERS, Inputs, lifecycles, missed_format
-from brewlens.study.plan import Plan
+from brewlens.study.plan import N_GENERATED, Plan
 from brewlens.study.store import (
     RunFolderError,
     Store,
@@ -52,9 +52,8 @@ def load_items(plan: Plan) -> ItemSet:
         ItemFileError: If the file cannot be used.
     """
     if plan.items is None:
-        return generate(plan.families, n=plan.n, seed=plan.seed)
-    items = read_items(plan.items)
-    return items[: plan.n] if len(items) > plan.n else items
+        return generate(plan.families, n=plan.per_family or N_GENERATED, seed=plan.seed)
+    return read_items(plan.items)[: plan.n]
 
 
 @dataclass

@@ -111,6 +111,12 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
     groups = {**summary["families"], "overall": summary["overall"]}
     console.print(outcome_table(groups))
     console.print(accuracy_table(groups))
+    same = summary["last_layer_identity"]
+    console.print(
+        f"check: raw context-stripped decoding at the last layer is the model's own answer "
+        f"for {same['count']} of {same['n']} samples",
+        highlight=False,
+    )
     console.print(_NOTE, style="dim", highlight=False)
     for name, group in summary["families"].items():
         if group["surface"] is not None and group["surface"]["value"] >= _SURFACE_FLAG:

@@ -47,9 +47,20 @@ def summarise(trace: Trace, majority: Readout) -> dict[str, Any]:
         },
         "overall": _group(trace, majority, everything),
         "configurations": _configurations(trace),
+        "last_layer_identity": _identity(trace),
         "first_hit_chance": {"no_fpcl": float((1 - 1 / len(classes)) ** layers)},
         "short": dict(trace.items.provenance.get("short") or {}),  # type: ignore[call-overload]
     }
+
+
+def _identity(trace: Trace) -> dict[str, Any] | None:
+    """How often un-subtracted context-stripped decoding at the last layer is the model's own answer.
+
+    By construction always; less says that residuals and injection do not fit together.
+    """
+    last = trace.readouts["context_stripped_raw"].predicted[:, trace.n_layers - 1]
+    own = trace.readouts["context_stripped_raw"].target_index(trace.lifecycle.output)
+    return share_of(last == own)
 
 
 def _group(trace: Trace, majority: Readout, rows: np.ndarray) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from brewlens.study import PlanError, make_plan
+from brewlens.study.run import load_items
 from brewlens.tasks import FAMILIES
 
 
 def test_defaults_are_the_main_job():
     plan = make_plan()
-    assert (plan.model, plan.families, plan.n, plan.folds) == ("reference", FAMILIES, 810, 5)
+    assert (plan.model, plan.families, plan.per_family, plan.folds) == ("reference", FAMILIES, 810, 5)
 
 
 def test_options_go_over_the_study_file(tmp_path):
@@ -62,3 +63,12 @@ def test_missing_files(tmp_path):
         make_plan(tmp_path / "none.toml")
     with pytest.raises(PlanError, match="No such file"):
         _ = make_plan(items=str(tmp_path / "none.jsonl")).key
+
+
+def test_a_file_of_items_is_read_whole_unless_n_says_otherwise(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"prompt": "x{k}", "answer": "1"}}\n' for k in range(900)))
+    assert len(load_items(make_plan(items=str(path)))) == 900
+    assert len(load_items(make_plan(items=str(path), n=7))) == 7
+    with pytest.raises(PlanError, match="families or items, not both"):
+        make_plan(items=str(path), families=["loop"])

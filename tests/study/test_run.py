@@ -208,6 +208,7 @@ def test_summary_numbers_by_hand(finished):
     assert group["accuracy"]["count"] == int(life.output_correct.sum())
     assert summary["first_hit_chance"]["no_fpcl"] == pytest.approx(0.9**4)
     assert len(summary["configurations"]) == 81
+    assert summary["last_layer_identity"]["value"] == 1
 
 
 def test_own_items(tiny_folders, tmp_path):
