@@ -66,6 +66,11 @@ def test_same_seed_same_bytes_another_seed_other_programs(items):
     assert len({i.skeleton for i in items} & {i.skeleton for i in other}) < len(items) / 3
 
 
+def test_the_bytes_are_those_of_the_first_release():
+    """On every supported Python. The reference model's held-out programs must not drift."""
+    assert tasks.generate(n=27).fingerprint == "73e99be8f3e345b321251938c0928e43"
+
+
 def test_a_family_does_not_depend_on_the_families_beside_it(items):
     alone = tasks.generate("loop", n=N, seed=3)
     assert [i.prompt for i in alone] == [i.prompt for i in items.family("loop")]
