@@ -108,9 +108,17 @@ _RC = {
 
 @contextmanager
 def context() -> Iterator[None]:
-    """Draw in this style inside the block; matplotlib's parameters are as before after it."""
-    with mpl.rc_context(_RC):
+    """Draw in this style inside the block; the parameters that it sets are as before after it.
+
+    Not ``rc_context``, which puts all of them back: a notebook's backend, which matplotlib starts with the
+    first figure, makes itself interactive, and would show no figure but that one.
+    """
+    before = {name: mpl.rcParams[name] for name in _RC}
+    mpl.rcParams.update(_RC)
+    try:
         yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def decoder(name: str) -> Line:
