@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 
@@ -73,6 +75,7 @@ def _source(name: str) -> str:
                 f"asked for the model {name!r}, found no such folder; give {list(BUNDLED)}, a folder with "
                 "config.json, weights and tokenizer, or a hub id such as 'Qwen/Qwen2.5-Coder-0.5B'"
             )
+        _check_hub(name)
         return name
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -84,6 +87,23 @@ def _source(name: str) -> str:
             f"{', '.join(_TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained()"
         )
     return str(folder)
+
+
+def _check_hub(name: str) -> None:
+    """Say at once that the hub cannot be reached, instead of after a minute of retries."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or try_to_load_from_cache(name, "config.json"):
+        return
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
+    except HTTPError:
+        return  # it answered
+    except OSError as error:
+        raise ModelError(
+            f"asked for the model {name!r}, found no folder and no cached model of that name, and the hub "
+            f"cannot be reached ({error}); go online, set HF_ENDPOINT to a mirror, or give a local folder"
+        ) from error
 
 
 def _boot(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import pytest
 import tiny
@@ -464,6 +465,15 @@ def test_missing_folder(name):
 def test_hub_id_without_network():
     with pytest.raises(ModelError, match=r"brewlens-nobody/no-such-model.*hub can be reached"):
         load_model("brewlens-nobody/no-such-model")
+
+
+def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(ModelError, match=r"no-such-model.*hub cannot be reached"):
+        load_model("brewlens-nobody/no-such-model")
+    assert time.monotonic() - start < 12
 
 
 # The self-check refuses

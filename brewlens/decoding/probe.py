@@ -59,6 +59,11 @@ def fit_logits(
     return logits
 
 
+def threads_for(samples: int, width: int) -> int | None:
+    """Threads of the matrix products of a probe: one for small ones, else what the libraries choose."""
+    return 1 if samples * width < _SMALL else None
+
+
 def split_folds(
     items: ItemSet, folds: Int[np.ndarray, "sample"], *, by_family: bool = True
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -162,7 +167,7 @@ def probe(
         fit,
         (values.shape[1], len(classes)),
         by_family=by_family,
-        threads=1 if len(items) * values.shape[2] < _SMALL else None,
+        threads=threads_for(len(items), values.shape[2]),
         progress="probe" if progress else None,
     )
     return Readout(logits, tuple(classes), "probe", items.ids)

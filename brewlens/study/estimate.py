@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from brewlens.answers import DIGITS
 from brewlens.decoding import own_suffixes
-from brewlens.decoding.probe import fit_logits
+from brewlens.decoding.probe import fit_logits, threads_for
 from brewlens.study.pipeline import DECODERS
 from brewlens.study.plan import Plan
 from brewlens.study.run import disk_bytes, load_items
@@ -45,9 +46,14 @@ def estimate(plan: Plan) -> dict[str, str]:
     train = max(2, int(n / len(families) * (1 - 1 / plan.folds)))
     rng = np.random.default_rng(0)
     noise, target = rng.normal(size=(train, width)).astype(np.float32), np.arange(train) % len(DIGITS)
-    start = time.perf_counter()
-    fit_logits(noise, target, noise[:10], len(DIGITS), C=plan.probe_c)
-    probe = (time.perf_counter() - start) * layers * plan.folds * len(families)
+
+    def fit() -> float:
+        start = time.perf_counter()
+        fit_logits(noise, target, noise[:10], len(DIGITS), C=plan.probe_c)
+        return time.perf_counter() - start
+
+    with threadpool_limits(threads_for(n, width)):
+        probe = min(fit(), fit()) * layers * plan.folds * len(families)
     item_bytes = layers * width * 4
     weights = sum(p.numel() * p.element_size() for p in model.bridge.original_model.parameters())
     total = n * (forward + stripped) + probe
