@@ -37,7 +37,7 @@ def test_it_fits_and_is_the_one_of_the_card(facts):
     assert hashlib.sha256(weights).hexdigest() == facts["architecture"]["sha256"]
     card = (reference.path() / "README.md").read_text()
     for row in facts["evaluation"]["families"]:
-        assert f"{100 * row['accuracy']:.1f}" in card
+        assert f"| {row['family']} | {row['n']} | {row['accuracy']:.3f} |" in card
 
 
 def test_accuracy_on_other_held_out_programs_is_that_of_the_card(facts, trace):
