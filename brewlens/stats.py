@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import binomtest, ttest_1samp
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,16 @@ def share(count: int, n: int, level: float = 0.95) -> Share | None:
         return None
     interval = binomtest(int(count), int(n)).proportion_ci(level, method="wilson")
     return Share(int(count), int(n), float(interval.low), float(interval.high), level)
+
+
+def mean_interval(values: Float[np.ndarray, "sample"], level: float = 0.95) -> tuple[float, float] | None:
+    """Student's t interval of a mean; None with fewer than two values.
+
+    The interval takes samples as independent.
+    """
+    if len(values) < 2:
+        return None
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    interval = ttest_1samp(values, 0.0).confidence_interval(level)
+    return float(interval.low), float(interval.high)

@@ -10,7 +10,7 @@ from brewlens import tasks
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import OUTCOMES, RESOLUTION, lifecycle
 from brewlens.results import Trace
-from brewlens.stats import Share, share
+from brewlens.stats import Share, mean_interval, share
 from brewlens.tasks.item import ItemSet
 
 CLASSES = tuple("0123456789")
@@ -136,9 +136,11 @@ def _group(trace: Trace) -> dict[str, object]:
     def landmark(name: str) -> dict[str, float]:
         values = getattr(life.landmarks, name)
         values = values[values >= 0] / trace.n_layers
-        empty = not len(values)
+        empty = len(values) < 2
         return {
             "mean": None if empty else float(values.mean()),
+            "low": None if empty else mean_interval(values)[0],
+            "high": None if empty else mean_interval(values)[1],
             "median": None if empty else float(np.median(values)),
             "n": len(values),
         }

@@ -11,7 +11,7 @@ import numpy as np
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import NEVER, OUTCOMES, RESOLUTION
 from brewlens.results import Trace
-from brewlens.stats import share
+from brewlens.stats import mean_interval, share
 
 
 def share_of(hits: np.ndarray) -> dict[str, Any] | None:
@@ -99,8 +99,15 @@ def _best_layer(readout: Readout, answers: Sequence[str]) -> dict[str, Any]:
 def _landmark(depth: np.ndarray, present: np.ndarray) -> dict[str, Any]:
     values = depth[present]
     if not len(values):
-        return {"mean": None, "median": None, "n": 0}
-    return {"mean": float(values.mean()), "median": float(np.median(values)), "n": len(values)}
+        return {"mean": None, "low": None, "high": None, "median": None, "n": 0}
+    low, high = mean_interval(values) or (None, None)
+    return {
+        "mean": float(values.mean()),
+        "low": low,
+        "high": high,
+        "median": float(np.median(values)),
+        "n": len(values),
+    }
 
 
 def _configurations(trace: Trace) -> list[dict[str, Any]]:
