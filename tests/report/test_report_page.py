@@ -93,7 +93,9 @@ def test_it_states_every_number_of_the_outcome_tables(run):
             value, low, high = (f"{100 * s[key]:.1f}" for key in ("value", "low", "high"))
             assert f'<span class="v">{value}</span><span class="ci">{low}–{high}</span>' in text
         for mark in group["landmarks"].values():
-            assert f"{mark['mean']:.3f}</td>" in text and f">{mark['n']}</td>" in text
+            interval = f"{mark['low']:.3f}–{mark['high']:.3f}"
+            assert f'>{mark["mean"]:.3f}<span class="ci">{interval}</span>' in text
+            assert f">{mark['n']}</td>" in text
 
 
 def table_of(text, caption):
