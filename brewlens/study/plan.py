@@ -77,6 +77,10 @@ class Plan(BaseModel):
         """The device as torch knows it; None leaves the choice to :func:`brewlens.load_model`."""
         return None if self.device == "auto" else self.device
 
+    def stated(self) -> dict[str, object]:
+        """The plan as plain data, defaults that depend on other fields filled in."""
+        return {**self.model_dump(mode="json"), "n": self.per_family}
+
     @property
     def key(self) -> str:
         """Hash of what decides the results; where they are computed does not."""

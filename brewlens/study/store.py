@@ -113,7 +113,7 @@ class Store:
                 f"{folder} is not empty and holds no {MANIFEST}; choose another folder with --out"
             )
         else:
-            self.manifest = {"plan": plan.model_dump(mode="json"), "plan_key": plan.key, "stages": {}}
+            self.manifest = {"plan": plan.stated(), "plan_key": plan.key, "stages": {}}
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -176,7 +176,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def _difference(manifest: Mapping[str, Any], plan: Plan) -> str:
-    old, new = manifest.get("plan", {}), plan.model_dump(mode="json")
+    old, new = manifest.get("plan", {}), plan.stated()
     changed = [
         f"{name}: {old.get(name)!r} there, {new[name]!r} asked" for name in new if old.get(name) != new[name]
     ]
