@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from brewlens import decoding, figures, lifecycle, tasks
     from brewlens.answers import AnswerSpace
+    from brewlens.capture import capture
     from brewlens.decoding.readout import Readout
     from brewlens.lifecycle.trajectory import Lifecycle
     from brewlens.loading import load_model
     from brewlens.model import HookedModel, ModelError
-    from brewlens.residuals import Residuals, capture
+    from brewlens.residuals import Residuals
     from brewlens.results import Trace
     from brewlens.study import Plan, load_run, make_plan, run, trace
     from brewlens.tasks import Item, ItemSet
@@ -34,7 +35,7 @@ _NAMES = {
     "Readout": "decoding",
     "Residuals": "residuals",
     "Trace": "results",
-    "capture": "residuals",
+    "capture": "capture",
     "load_model": "loading",
     "load_run": "study",
     "make_plan": "study",

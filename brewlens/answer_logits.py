@@ -12,15 +12,19 @@ from torch import Tensor
 
 from brewlens.answers import AnswerSpace
 
+_CHUNK = 256  # rows of full logits that are looked at together
+
 
 @dataclass(frozen=True)
 class AnswerLogits:
     """What the model says, seen from the answer classes; on the CPU, float32.
 
     Attributes:
-        logits: ``[*rows, class]`` logits of the class tokens, after the architecture's soft cap or scale.
-        log_other: ``[*rows]`` logsumexp of the logits of every other token.
-        top_id: ``[*rows]`` vocabulary id of the largest logit of all.
+        logits: ``[*rows, class]``. Where every class is one token, the logits of the class tokens, after
+            the architecture's soft cap or scale; else the log-probability of each class's token sequence.
+        log_other: ``[*rows]`` what everything else has, on the same scale: logsumexp of the logits of the
+            other tokens, or the log of the probability that is left.
+        top_id: ``[*rows]`` vocabulary id of the largest logit of all, at the answer's first token.
     """
 
     logits: Float[Tensor, "*rows class"]
@@ -62,11 +66,11 @@ class AnswerLogits:
         )
 
     @staticmethod
-    def of(logits: Float[Tensor, "row vocabulary"], space: AnswerSpace, chunk: int = 256) -> AnswerLogits:
-        """Reduce full logits, ``chunk`` rows at a time."""
+    def of(logits: Float[Tensor, "row vocabulary"], space: AnswerSpace) -> AnswerLogits:
+        """Reduce full logits of one-token classes."""
         ids = torch.tensor(space.token_ids, device=logits.device)
         parts = []
-        for rows in logits.split(chunk):
+        for rows in logits.split(_CHUNK):
             rows = rows.float()
             other = rows.index_fill(-1, ids, -torch.inf).logsumexp(-1)
             parts.append(AnswerLogits(rows[:, ids].cpu(), other.cpu(), rows.argmax(-1).cpu()))
@@ -75,3 +79,60 @@ class AnswerLogits:
     def __repr__(self) -> str:
         *rows, classes = self.logits.shape
         return f"AnswerLogits({' x '.join(map(str, rows))} rows, {classes} classes)"
+
+
+class Scores:
+    """Answer logits of one set of rows, gathered one continuation of the prompt after the other.
+
+    A class of several tokens is scored by the sum of the log-probabilities of its tokens, each given the
+    ones before it. A class of one token, where all are, is scored by its raw logit.
+    """
+
+    def __init__(self, space: AnswerSpace) -> None:
+        self._space = space
+        self._seen: set[tuple[int, ...]] = set()
+        self._sum: Float[Tensor, "row class"] | None = None
+        self._single: AnswerLogits | None = None
+        self._top: Int[Tensor, "row"] | None = None
+
+    def add(self, continuation: Sequence[int], logits: Float[Tensor, "row step vocabulary"]) -> None:
+        """What the model says at the prompt's last token and at each token of a continuation of it."""
+        if self._space.single:
+            self._single = AnswerLogits.of(logits[:, 0], self._space)
+            return
+        for step in range(len(continuation) + 1):
+            begun = tuple(continuation[:step])
+            if begun not in self._seen:
+                self._seen.add(begun)
+                self._add_step(begun, logits[:, step])
+
+    def _add_step(self, begun: tuple[int, ...], logits: Float[Tensor, "row vocabulary"]) -> None:
+        here = [
+            (k, ids[len(begun)])
+            for k, ids in enumerate(self._space.sequences)
+            if ids[: len(begun)] == begun and len(ids) > len(begun)
+        ]
+        classes, tokens = torch.tensor(here).T
+        picked, top = [], []
+        for rows in logits.split(_CHUNK):
+            rows = rows.float()
+            picked.append((rows[:, tokens.to(rows.device)] - rows.logsumexp(-1, keepdim=True)).cpu())
+            top.append(rows.argmax(-1).cpu())
+        if self._sum is None:
+            self._sum = torch.zeros(len(logits), len(self._space))
+        self._sum[:, classes] += torch.cat(picked)
+        if not begun:
+            self._top = torch.cat(top)
+
+    def result(self) -> AnswerLogits:
+        """The answer logits, once every continuation of the space was added.
+
+        Raises:
+            ValueError: If one is missing.
+        """
+        if self._single is not None:
+            return self._single
+        if self._sum is None or self._top is None or not self._seen.issuperset(self._space.continuations):
+            raise ValueError(f"continuations {self._space.continuations} are needed, found {self._seen}")
+        inside = self._sum.double().logsumexp(-1).clamp(max=-torch.finfo(torch.float32).eps)
+        return AnswerLogits(self._sum, torch.log(-torch.expm1(inside)).float(), self._top)

@@ -20,7 +20,7 @@ class Batch:
     Attributes:
         tokens: ``[row, position]`` vocabulary ids, padded on the right.
         lengths: ``[row]`` number of tokens of each prompt.
-        last: ``[row]`` position of each prompt's last token, ``lengths - 1``.
+        last: ``[row]`` position of each prompt's last token. Tokens of an answer may follow it.
     """
 
     tokens: Int[Tensor, "row position"]
@@ -54,18 +54,44 @@ class Batch:
         """What ``x`` holds at each prompt's last token."""
         return x[torch.arange(len(x), device=x.device), self.last.to(x.device)]
 
+    def gather_from(
+        self, x: Float[Tensor, "row position width"], steps: int
+    ) -> Float[Tensor, "row steps width"]:
+        """What ``x`` holds at each prompt's last token and the tokens behind it, ``steps`` in all."""
+        at = self.last.to(x.device).unsqueeze(1) + torch.arange(steps, device=x.device)
+        return x[torch.arange(len(x), device=x.device).unsqueeze(1), at]
+
     def replace(
         self,
         x: Float[Tensor, "row position width"],
         values: Float[Tensor, "some width"],
         rows: Int[Tensor, "some"] | None = None,
+        position: int = -1,
     ) -> Float[Tensor, "row position width"]:
-        """A copy of ``x`` with ``values`` at the last token of ``rows`` (default: of every row)."""
+        """A copy of ``x`` with ``values`` at one prompt token of ``rows`` (default: of every row).
+
+        Args:
+            x: What the hook was given.
+            values: What is written.
+            rows: The rows that are written.
+            position: Counted from the prompt's end: -1 is its last token.
+        """
         rows = torch.arange(len(x)) if rows is None else rows
         rows, last = rows.to(x.device), self.last.to(x.device)
         x = x.clone()
-        x[rows, last[rows]] = values.to(x)
+        x[rows, last[rows] + 1 + position] = values.to(x)
         return x
+
+    def followed_by(self, continuation: Sequence[int]) -> Batch:
+        """The same prompts with tokens behind each; ``last`` stays the prompt's own last token."""
+        if not len(continuation):
+            return self
+        tokens = [
+            [*row[:length], *continuation]
+            for row, length in zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)
+        ]
+        longer = Batch.of(tokens, device=self.tokens.device)
+        return Batch(longer.tokens, longer.lengths, self.last)
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, {self.tokens.shape[1]} positions)"

@@ -1,9 +1,11 @@
 """Two ways to put residuals into target prompts; the self-check decides which one a model gets.
 
-*Growing*: the target's prefix runs once, and its keys and values are kept. Then its last token runs as a
-batch of one; the output of block ``l`` is joined by the rows to be injected there, so a row only passes
-the blocks behind its own layer, and only one token of it. Rotary embeddings, masks and windows come from
-the model's own forward and broadcast over the rows. Row 0 stays the target prompt itself.
+*Growing*: the targets' prefixes run once, and their keys and values are kept. Then the tokens from the first
+written position on run as a batch of one; the output of block ``l`` is joined by the rows to be written
+there, so a row only passes the blocks behind its own layer, and only those tokens of it. Each row reads the
+prefix of its own target; rotary embeddings, masks and windows come from the model's own forward and
+broadcast over the rows. Row 0 stays the first target itself, un-written: what the model says there must be
+what a plain forward of that target says, and this is checked once in every call.
 
 *Padded*: every row runs its whole target prompt. Slower, and right for any causal model.
 """
@@ -11,6 +13,7 @@ the model's own forward and broadcast over the rows. Row 0 stays the target prom
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from brewlens.answer_logits import AnswerLogits
+from brewlens.answer_logits import AnswerLogits, Scores
 from brewlens.answers import AnswerSpace
 from brewlens.batching import Batch
 
@@ -28,94 +31,212 @@ if TYPE_CHECKING:
 Found = Iterator[tuple[Int[Tensor, "row"], AnswerLogits]]
 
 
-class PrefixCache(DynamicCache):
-    """Keys and values of one prefix, shown to any number of rows and never written to."""
+@dataclass(frozen=True)
+class Rows:
+    """What is written where; one row is one run of a target prompt.
 
-    def __init__(self, filled: DynamicCache) -> None:
+    Attributes:
+        values: ``[row, position, d_model]`` what is written.
+        targets: Token ids of each row's target prompt.
+        layers: ``[row]`` block (0-based) at whose output the row is written.
+        positions: Where, counted from the target's end: -1 is its last token.
+        space: The answer classes that are read at the target's last token.
+    """
+
+    values: Float[Tensor, "row position d_model"]
+    targets: Sequence[tuple[int, ...]]
+    layers: Int[Tensor, "row"]
+    positions: tuple[int, ...]
+    space: AnswerSpace
+
+    @property
+    def depth(self) -> int:
+        """Number of target tokens from the first written one on."""
+        return -min(self.positions)
+
+
+class PrefixCache(DynamicCache):
+    """Keys and values of prefixes, each shown to any number of rows and never written to.
+
+    Args:
+        filled: Of a batch of prefixes of one length.
+        owner: ``[row]`` which of them each row of the growing batch reads.
+    """
+
+    def __init__(self, filled: DynamicCache, owner: Int[Tensor, "row"]) -> None:
         super().__init__()
         self.layers = filled.layers
+        self.owner = owner
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         layer: Any = self.layers[layer_idx]
-        rows = len(key_states)
-        return (
-            torch.cat([layer.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
-            torch.cat([layer.values.expand(rows, -1, -1, -1), value_states], dim=-2),
-        )
+        return self._behind(layer.keys, key_states), self._behind(layer.values, value_states)
+
+    def _behind(self, prefix: Tensor, new: Tensor) -> Tensor:
+        if len(prefix) == 1:  # a view, where picking rows would copy
+            return torch.cat([prefix.expand(len(new), -1, -1, -1), new], dim=-2)
+        return torch.cat([prefix[self.owner[: len(new)].to(prefix.device)], new], dim=-2)
 
 
-def growing(
-    model: HookedModel,
-    values: Float[Tensor, "row d_model"],
-    targets: Sequence[tuple[int, ...]],
-    layers: Int[Tensor, "row"],
-    space: AnswerSpace,
-    batch_tokens: int,
-) -> Found:
-    """Inject every row, one distinct target after the other.
+def growing(model: HookedModel, rows: Rows, memory: int) -> Found:
+    """Inject every row; targets of one length run together.
 
     Args:
         model: The model.
-        values: What is written.
-        targets: Token ids of each row's target prompt.
-        layers: Block (0-based) at whose output each row is written.
-        space: The answer classes.
-        batch_tokens: Bounds the number of rows times the length of the target.
+        rows: What is written where.
+        memory: Bytes that one forward may take.
 
     Yields:
         Row numbers, and what the model says there.
+
+    Raises:
+        ModelError: If the un-written row does not say what a plain forward says.
     """
-    rows_of: dict[tuple[int, ...], list[int]] = {}
-    for row, ids in enumerate(targets):
-        rows_of.setdefault(ids, []).append(row)
-    for ids, same in rows_of.items():
-        prefix, last = ids[:-1], model.batch([ids[len(ids) - 1 :]])
-        cache = PrefixCache(model.prefix_cache(model.batch([prefix]))) if prefix else None
-        size = max(1, min(model.max_rows, batch_tokens // len(ids)))
-        for rows in torch.tensor(same).split(size):
-            rows = rows[torch.argsort(layers[rows], stable=True)]
-            pairs = [
-                (model.block_output(layer), _joiner(values[rows[layers[rows] == layer]]))
-                for layer in layers[rows].unique().tolist()
-            ]
-            with model.hooks(pairs):
-                logits = model.last_logits(last, lambda x, hook: x[1:], past_key_values=cache)
-            yield rows, AnswerLogits.of(logits, space)
+    unchecked = True
+    for chunk in _chunks(model, rows, memory):
+        targets = list(dict.fromkeys(rows.targets[r] for r in chunk.tolist()))
+        number = {ids: k for k, ids in enumerate(targets)}
+        chunk = chunk[torch.argsort(rows.layers[chunk], stable=True)]
+        owner = torch.tensor([0, *(number[rows.targets[r]] for r in chunk.tolist())])
+        prefixes = [ids[: len(ids) - rows.depth] for ids in targets]
+        filled = model.prefix_cache(model.batch(prefixes)) if prefixes[0] else None
+        scores, carrier = Scores(rows.space), Scores(rows.space)
+        for path in rows.space.continuations:
+            tails = [(*ids[len(ids) - rows.depth :], *path) for ids in targets]
+            logits = _grow(model, rows, chunk, owner, filled, tails)[:, -1 - len(path) :]
+            scores.add(path, logits[1:])
+            carrier.add(path, logits[:1])
+        if unchecked:
+            _compare(model, targets[0], carrier.result(), rows.space)
+            unchecked = False
+        yield chunk, scores.result()
 
 
-def padded(
+def _grow(
     model: HookedModel,
-    values: Float[Tensor, "row d_model"],
-    targets: Sequence[tuple[int, ...]],
-    layers: Int[Tensor, "row"],
-    space: AnswerSpace,
-    batch_tokens: int,
-) -> Found:
+    rows: Rows,
+    chunk: Int[Tensor, "row"],
+    owner: Int[Tensor, "row_and_carrier"],
+    filled: DynamicCache | None,
+    tails: Sequence[tuple[int, ...]],
+) -> Float[Tensor, "row_and_carrier step vocabulary"]:
+    """One forward of the first target's tail, joined by the rows of a chunk, which are sorted by layer."""
+    layers = rows.layers[chunk]
+    # Where a row keeps tokens of its target, they are what the target's own run has there.
+    kept = len(tails[0]) > len(rows.positions)
+    states = _tail_states(model, tails, filled, layers.unique().tolist()) if kept else {}
+    at = [rows.depth + position for position in rows.positions]
+    pairs = []
+    for layer in layers.unique().tolist():
+        here = (layers == layer).nonzero().squeeze(1)
+        values = rows.values[chunk[here]]
+        if kept:
+            joined = states[layer][owner[1 + here].to(states[layer].device)]
+            joined[:, at] = values.to(joined)
+        else:
+            joined = torch.empty_like(values)
+            joined[:, at] = values
+        pairs.append((model.block_output(layer), _joiner(joined)))
+    cache = None if filled is None else PrefixCache(filled, owner)
+    with model.hooks(pairs):
+        return model.read_from(model.batch(tails[:1]), lambda x, hook: x, past_key_values=cache)
+
+
+def _tail_states(
+    model: HookedModel,
+    tails: Sequence[tuple[int, ...]],
+    filled: DynamicCache | None,
+    layers: Sequence[int],
+) -> dict[int, Float[Tensor, "target step d_model"]]:
+    """Block outputs of every target's tail in the target's own run."""
+    states: dict[int, Tensor] = {}
+
+    def keeper(layer: int) -> Callable[..., None]:
+        def keep(x: Tensor, hook: Any) -> None:
+            states[layer] = x.clone()
+
+        return keep
+
+    cache = None if filled is None else PrefixCache(filled, torch.arange(len(tails)))
+    with model.hooks([(model.block_output(layer), keeper(layer)) for layer in layers]):
+        model.read_from(model.batch(tails), lambda x, hook: x[:1, :1], past_key_values=cache)
+    return states
+
+
+def padded(model: HookedModel, rows: Rows, memory: int) -> Found:
     """Inject every row into a target prompt of its own; arguments and results as in :func:`growing`."""
-    for rows, batch in model.id_batches(targets, batch_tokens):
+    for chunk, batch in model.id_batches(rows.targets, max(1, memory // _row_bytes(model, 0, 1))):
         pairs = []
-        for layer in layers[rows].unique().tolist():
-            here = (layers[rows] == layer).nonzero().squeeze(1)
-            pairs.append((model.block_output(layer), _writer(batch, values[rows[here]], here)))
+        for layer in rows.layers[chunk].unique().tolist():
+            here = (rows.layers[chunk] == layer).nonzero().squeeze(1)
+            for k, position in enumerate(rows.positions):
+                write = _writer(batch, rows.values[chunk[here], k], here, position)
+                pairs.append((model.block_output(layer), write))
         # Not yielded inside the block: while a generator waits there, its hooks stay attached.
         with model.hooks(pairs):
-            output = model.run(batch, space)
-        yield rows, output
+            output = model.run(batch, rows.space)
+        yield chunk, output
 
 
-def _joiner(values: Float[Tensor, "row d_model"]) -> Callable[..., Tensor]:
+def _chunks(model: HookedModel, rows: Rows, memory: int) -> Iterator[Int[Tensor, "row"]]:
+    """Rows whose targets have one length, target by target, as many as fit."""
+    number = {ids: k for k, ids in enumerate(dict.fromkeys(rows.targets))}
+    lengths = {ids: len(ids) for ids in number}
+    steps = rows.depth + max(map(len, rows.space.continuations))
+    for length in sorted(set(lengths.values()), reverse=True):
+        here = torch.tensor([r for r, ids in enumerate(rows.targets) if len(ids) == length])
+        order = torch.argsort(torch.tensor([number[rows.targets[r]] for r in here.tolist()]), stable=True)
+        targets = sum(1 for n in lengths.values() if n == length)
+        prefix = length - rows.depth
+        each = _row_bytes(model, prefix, steps) + _cache_bytes(model, prefix) * targets // len(here)
+        yield from here[order].split(max(1, min(model.max_rows // steps, memory // each)))
+
+
+def _row_bytes(model: HookedModel, prefix: int, steps: int) -> int:
+    """About what one row of a forward takes at its widest: a block's inner activations."""
+    cfg = model.bridge.cfg
+    width = model.d_model
+    inner = int(getattr(cfg, "d_mlp", None) or 4 * width)
+    # Residual, its norm, queries, keys, values, their rotations and the attention's output; the MLP's gate,
+    # up, activation and product; the prefix's keys and values, picked for the row and repeated per head.
+    return model.dtype.itemsize * (steps * (8 * width + 4 * inner) + (prefix + steps) * 4 * width)
+
+
+def _cache_bytes(model: HookedModel, prefix: int) -> int:
+    cfg = model.bridge.cfg
+    heads = int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads)
+    return model.dtype.itemsize * model.n_layers * prefix * 2 * heads * int(cfg.d_head)
+
+
+def _compare(model: HookedModel, target: tuple[int, ...], found: AnswerLogits, space: AnswerSpace) -> None:
+    from brewlens.model import ModelError
+    from brewlens.selfcheck import TOLERANCE, difference
+
+    plain = model.run(model.batch([target]), space)
+    error = difference(found, plain)
+    # A slip, not rounding, is looked for: rounding was measured when the model was loaded. Not "error >
+    # tolerance": a NaN must fail too.
+    if not error <= 10 * TOLERANCE.get(model.dtype, 5e-5):
+        raise ModelError(
+            f"{model.name}: the un-written row of an injection differs from a plain forward by {error:.2g}; "
+            "hooks of your own that count rows, or a cache that this model shares, would do that. Take them "
+            "off, or set model.grows = False for the slower way"
+        )
+
+
+def _joiner(values: Float[Tensor, "row step d_model"]) -> Callable[..., Tensor]:
     def join(x: Tensor, hook: Any) -> Tensor:
-        return torch.cat([x, values.to(x).unsqueeze(1)])
+        return torch.cat([x, values.to(x)])
 
     return join
 
 
 def _writer(
-    batch: Batch, values: Float[Tensor, "some d_model"], rows: Int[Tensor, "some"]
+    batch: Batch, values: Float[Tensor, "some d_model"], rows: Int[Tensor, "some"], position: int
 ) -> Callable[..., Tensor]:
     def write(x: Tensor, hook: Any) -> Tensor:
-        return batch.replace(x, values, rows)
+        return batch.replace(x, values, rows, position)
 
     return write

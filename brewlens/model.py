@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,9 +24,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from brewlens.answer_logits import AnswerLogits
-from brewlens.answers import DIGITS, AnswerSpace
+from brewlens.answer_logits import AnswerLogits, Scores
+from brewlens.answers import DIGITS, AnswerSpace, Scoring
 from brewlens.batching import Batch, length_sorted
+from brewlens.residuals import RESID_POST
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
     from brewlens.selfcheck import ModelCheck
 
 Hook = Callable[[Tensor, Any], Tensor | None]
+Prompt = str | tuple[int, ...]
+"""A text, or the token ids of one."""
 
 # On two CPU cores 4k to 8k are fastest: 16k leaves the cache and takes 1.5 times as long.
 BATCH_TOKENS = 8192
 # Logits of one batch, in elements: 256 MiB in float32.
 _LOGITS_PER_BATCH = 2**26
+# Bytes of one forward of an injection. On a processor, more leaves the cache and is not faster.
+INJECT_MEMORY = {"cpu": 48 * 2**20, "gpu": 2**31}
 
 
 class ModelError(ValueError):
@@ -63,6 +68,21 @@ class ForwardPass:
     def __repr__(self) -> str:
         samples, layers, width = self.residuals.shape
         return f"ForwardPass({samples} samples x {layers} layers x {width})"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one batch of a sweep gave.
+
+    Attributes:
+        rows: ``[row]`` which prompts.
+        taps: Tap name -> ``[row, layer, d_model]`` at each prompt's last token, on the CPU.
+        output: The model's own answer logits, rows ``[row]``, if an answer space was given.
+    """
+
+    rows: Int[Tensor, "row"]
+    taps: Mapping[str, Float[Tensor, "row layer d_model"]]
+    output: AnswerLogits | None
 
 
 class HookedModel:
@@ -207,15 +227,21 @@ class HookedModel:
         """
         return self.batch([self.token_ids(p) for p in _listed(prompts)])
 
-    def answer_space(self, prompts: Sequence[str], classes: Sequence[str] = DIGITS) -> AnswerSpace:
-        """The token of each class behind up to eight of the prompts, those with different endings.
+    def answer_space(
+        self,
+        prompts: Sequence[str],
+        classes: Sequence[str] = DIGITS,
+        *,
+        scoring: Scoring = "token",
+        end: str = "",
+    ) -> AnswerSpace:
+        """The tokens of each class behind up to eight of the prompts, those with different endings.
 
-        Raises:
-            ValueError: If a class is not one token there (see :meth:`AnswerSpace.derive`).
+        Arguments and errors as in :meth:`AnswerSpace.derive`.
         """
         endings = {prompt[-24:]: prompt for prompt in _listed(prompts)}
         contexts = list(endings.values())[:8]
-        return AnswerSpace.derive(self.token_ids, self.decode, contexts, classes)
+        return AnswerSpace.derive(self.token_ids, self.decode, contexts, classes, scoring=scoring, end=end)
 
     # Hooks
 
@@ -244,6 +270,10 @@ class HookedModel:
         """Name of the hook point at the output of a block (0-based): the residual stream after it."""
         return f"blocks.{layer}.hook_out"
 
+    def tap(self, name: str, layer: int) -> str:
+        """Hook point of a tap: ``resid_post`` (the block output), ``resid_pre``, ``attn_out``, ..."""
+        return self.block_output(layer) if name == RESID_POST else f"blocks.{layer}.hook_{name}"
+
     # Passes
 
     def batches(
@@ -262,7 +292,11 @@ class HookedModel:
 
     def run(self, batch: Batch, space: AnswerSpace) -> AnswerLogits:
         """The model's answer logits at the last token of each row, under the hooks in force."""
-        return AnswerLogits.of(self.last_logits(batch, lambda x, hook: batch.gather(x).unsqueeze(1)), space)
+        scores = Scores(space)
+        for path in space.continuations:
+            longer, steps = batch.followed_by(path), 1 + len(path)
+            scores.add(path, self.read_from(longer, lambda x, hook, n=steps: batch.gather_from(x, n)))
+        return scores.result()
 
     def forward(
         self,
@@ -285,8 +319,8 @@ class HookedModel:
         Raises:
             ValueError: If there is no prompt, or one is empty or too long.
         """
-        residuals, tokens, output = self._sweep(prompts, space, True, batch_tokens, dtype, progress)
-        return ForwardPass(residuals, tokens, output)
+        ids = self._ids(prompts)
+        return ForwardPass(*self._collect(ids, space, batch_tokens, dtype, progress))
 
     def last_residuals(
         self,
@@ -300,24 +334,83 @@ class HookedModel:
 
         Arguments and errors as in :meth:`forward`; the unembedding is skipped.
         """
-        residuals, tokens, _ = self._sweep(prompts, None, True, batch_tokens, dtype, progress)
-        return residuals, tokens
+        return self._collect(self._ids(prompts), None, batch_tokens, dtype, progress)[:2]
 
     def answer_logits(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         space: AnswerSpace,
         *,
         batch_tokens: int = BATCH_TOKENS,
         progress: bool = False,
     ) -> AnswerLogits:
         """The model's own answer to each prompt, rows ``[sample]``. Errors as in :meth:`forward`."""
-        return self._sweep(prompts, space, False, batch_tokens, torch.float32, progress)[2]
+        found, parts = [], []
+        for swept in self.sweep(
+            self._ids(prompts), taps=(), space=space, batch_tokens=batch_tokens, progress=progress
+        ):
+            found.append(swept.rows)
+            parts.append(swept.output)
+        return _reordered(parts, found)
 
-    def base_logits(self, targets: Sequence[str], space: AnswerSpace, **options: Any) -> AnswerLogits:
+    def base_logits(self, targets: Sequence[Prompt], space: AnswerSpace, **options: Any) -> AnswerLogits:
         """:meth:`answer_logits` of prompts that repeat: each distinct one is run once."""
         distinct = {t: row for row, t in enumerate(dict.fromkeys(_listed(targets)))}
         return self.answer_logits(list(distinct), space, **options)[[distinct[t] for t in targets]]
+
+    def sweep(
+        self,
+        ids: Sequence[tuple[int, ...]],
+        *,
+        taps: Sequence[str] = (RESID_POST,),
+        layers: Sequence[int] | None = None,
+        space: AnswerSpace | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = False,
+    ) -> Iterator[Swept]:
+        """Run prompts batch by batch and keep what is asked for at the last token, and nothing else.
+
+        Args:
+            ids: Token ids of the prompts; batches come longest first.
+            taps: ``resid_post``, ``resid_pre``, ``resid_mid``, ``attn_out``, ``mlp_out``.
+            layers: Blocks (0-based) that are tapped; all by default.
+            space: Read the model's own answer too.
+            batch_tokens: Most tokens in one forward; bounds the memory.
+            progress: Show a progress bar.
+
+        Raises:
+            ModelError: If the model has no such tap.
+        """
+        tapped = range(self.n_layers) if layers is None else layers
+        for rows, batch in self.id_batches(ids, batch_tokens, progress):
+            shape = (len(batch), len(tapped), self.d_model)
+            buffers = {tap: torch.empty(shape, device=self.device, dtype=self.dtype) for tap in taps}
+            pairs = [
+                (self.tap(tap, layer), _reader(batch, buffer[:, at]))
+                for tap, buffer in buffers.items()
+                for at, layer in enumerate(tapped)
+            ]
+            output = None
+            with self.hooks(pairs):
+                if space is not None:
+                    output = self.run(batch, space)
+                else:
+                    self.read_from(batch, lambda x, hook: x[:1, :1])
+            yield Swept(rows, {tap: buffer.cpu() for tap, buffer in buffers.items()}, output)
+
+    @property
+    def unembedding(self) -> Float[Tensor, "vocabulary d_model"]:
+        """The unembedding matrix as the model holds it."""
+        return self.bridge.original_model.get_output_embeddings().weight
+
+    def vocabulary_logits(self, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocabulary"]:
+        """Final norm, unembedding and the architecture's soft cap or scale; can be differentiated.
+
+        For what must see the whole vocabulary, in small chunks; :meth:`read_out` keeps the answers only.
+        """
+        # The row axis stands where the norm expects the position axis.
+        normed = self.bridge.ln_final(rows.to(self.device, self.dtype).unsqueeze(0))
+        return self.bridge.adapter.apply_output_logits_transform(self.bridge.unembed(normed)).squeeze(0)
 
     @torch.no_grad()
     def read_out(
@@ -325,90 +418,108 @@ class HookedModel:
     ) -> AnswerLogits:
         """Final norm and unembedding of residuals, ``chunk`` rows at a time.
 
-        At the last layer this is the model's own answer; at an earlier one, the logit lens.
+        At the last layer this is the model's own answer; at an earlier one, the logit lens. Classes of
+        several tokens need residuals behind the prompt too: see :mod:`brewlens.decoding.logit_lens`.
 
         Raises:
-            ValueError: If the last axis is not ``d_model`` or there is no row.
+            ValueError: If the last axis is not ``d_model``, there is no row, or a class has several tokens.
         """
         if residuals.shape[-1] != self.d_model or residuals.numel() == 0:
             raise ValueError(
                 f"read_out takes rows of width {self.d_model}, found shape {tuple(residuals.shape)}"
             )
-        chunk = max(1, min(chunk, _LOGITS_PER_BATCH // self.d_vocab))
-        parts = []
-        for rows in residuals.reshape(-1, self.d_model).split(chunk):
-            # The row axis stands where the norm expects the position axis.
-            normed = self.bridge.ln_final(rows.to(self.device, self.dtype).unsqueeze(0))
-            logits = self.bridge.adapter.apply_output_logits_transform(self.bridge.unembed(normed))
-            parts.append(AnswerLogits.of(logits.squeeze(0), space))
+        if not space.single:
+            raise ValueError("read_out reads one position, found classes of several tokens; use logit_lens")
+        chunk = max(1, min(chunk, self.max_rows))
+        parts = [
+            AnswerLogits.of(self.vocabulary_logits(rows), space)
+            for rows in residuals.reshape(-1, self.d_model).split(chunk)
+        ]
         return AnswerLogits.concatenate(parts).reshape(*residuals.shape[:-1])
 
     def inject(
         self,
-        residuals: Float[Tensor, "sample layer d_model"],
-        targets: Sequence[str],
+        residuals: Float[Tensor, "sample layer *position d_model"],
+        targets: Sequence[Prompt],
         space: AnswerSpace,
         *,
         layers: Sequence[int] | Int[Tensor, "sample layer"] | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        positions: Sequence[int] = (-1,),
+        memory: int | None = None,
         progress: bool = False,
     ) -> AnswerLogits:
         """Put residuals into other prompts and let the later blocks run.
 
-        For every sample ``s`` and position ``k`` on the layer axis: run ``targets[s]``, overwrite the
-        output of block ``layers[k]`` at its last token by ``residuals[s, k]``, and read the logits at
-        that token.
+        For every sample ``s`` and entry ``k`` of the layer axis: run ``targets[s]``, overwrite the output of
+        block ``layers[k]`` at its last token by ``residuals[s, k]``, and read the answer at the last token.
+        Any grid of patches is this call: what is written (a donor's state, a blend, a projection) is in
+        ``residuals``, where it is written in ``layers`` and ``positions``, and a target may repeat.
 
         Args:
-            residuals: What is written. At an edit other than plain transplantation (a blend, a
-                projection), the edited vectors.
-            targets: One target prompt per sample.
+            residuals: What is written, ``[sample, layer, d_model]``; where several positions are written
+                at once, ``[sample, layer, position, d_model]``.
+            targets: One target prompt per sample: a text, or token ids.
             space: The answer classes.
             layers: Block (0-based) of each entry of the layer axis; one row per sample if samples
                 differ. Default: ``0 .. n_layers - 1``.
-            batch_tokens: Most tokens in one forward; bounds the memory.
+            positions: Where, counted from the target's end: -1 is its last token, -3 two before it.
+            memory: Bytes that one forward may take beside the model, about. Default: 48 MiB on a
+                processor, 2 GiB on a GPU.
             progress: Show a progress bar.
 
         Returns:
             Rows ``[sample, layer]``.
 
         Raises:
-            ValueError: If shapes, targets and layers do not fit together.
+            ValueError: If shapes, targets, layers and positions do not fit together.
+            ModelError: If the un-written row does not say what a plain forward says.
         """
         from brewlens import injection
 
-        targets = _listed(targets)
-        where = self._placed(residuals, len(targets), layers)
-        samples, depth, _ = residuals.shape
-        ids = {t: self.token_ids(t) for t in dict.fromkeys(targets)}
+        ids = self._ids(targets)
+        where = self._placed(residuals, ids, layers, positions)
+        samples, depth = where.shape
+        rows = injection.Rows(
+            residuals.reshape(samples * depth, len(positions), self.d_model),
+            [target for target in ids for _ in range(depth)],
+            where.reshape(-1),
+            tuple(positions),
+            space,
+        )
+        if memory is None:
+            memory = INJECT_MEMORY["cpu" if self.device.type == "cpu" else "gpu"]
         engine = injection.growing if self.grows else injection.padded
         found, parts = [], []
         with tqdm(total=where.numel(), disable=not progress, unit="row", desc=self.name) as bar:
-            for rows, output in engine(
-                self,
-                residuals.reshape(-1, self.d_model),
-                [ids[t] for t in targets for _ in range(depth)],
-                where.reshape(-1),
-                space,
-                batch_tokens,
-            ):
-                found.append(rows)
+            for chunk, output in engine(self, rows, memory):
+                found.append(chunk)
                 parts.append(output)
-                bar.update(len(rows))
+                bar.update(len(chunk))
         return _reordered(parts, found).reshape(samples, depth)
 
     def _placed(
-        self, residuals: Tensor, samples: int, layers: Sequence[int] | Tensor | None
+        self,
+        residuals: Tensor,
+        targets: Sequence[tuple[int, ...]],
+        layers: Sequence[int] | Tensor | None,
+        positions: Sequence[int],
     ) -> Int[Tensor, "sample layer"]:
         where = torch.as_tensor(range(self.n_layers) if layers is None else layers)
-        expected = (samples, where.shape[-1], self.d_model)
+        samples, shortest = len(targets), min(map(len, targets))
+        several = () if residuals.ndim == 3 and len(positions) == 1 else (len(positions),)
+        expected = (samples, where.shape[-1], *several, self.d_model)
         if tuple(residuals.shape) != expected or 0 in expected or where.shape[:-1] not in ((), (samples,)):
             raise ValueError(
-                f"inject needs residuals [sample, layer, d_model] = {list(expected)} for {samples} targets "
-                f"and layers {list(where.shape)}, found {list(residuals.shape)}"
+                f"inject needs residuals {list(expected)} for {samples} targets, layers "
+                f"{list(where.shape)} and positions {list(positions)}, found {list(residuals.shape)}"
             )
         if where.min() < 0 or where.max() >= self.n_layers:
             raise ValueError(f"layers run from 0 to {self.n_layers - 1}, found {where.unique().tolist()}")
+        if not all(-shortest <= at < 0 for at in positions) or len(set(positions)) != len(positions):
+            raise ValueError(
+                f"positions count from the target's end, -1 to {-shortest} here, each once; found "
+                f"{list(positions)}"
+            )
         return where.expand(expected[:2])
 
     # What the passes are made of
@@ -432,16 +543,16 @@ class HookedModel:
                 bar.update(len(rows))
 
     @torch.no_grad()
-    def last_logits(
+    def read_from(
         self, batch: Batch, shorten: Hook, past_key_values: Any = None
-    ) -> Float[Tensor, "row vocabulary"]:
-        """One forward of which only ``shorten(x)``, ``[row, 1, d_model]``, reaches the unembedding."""
+    ) -> Float[Tensor, "row step vocabulary"]:
+        """One forward of which only ``shorten(x)``, ``[row, step, d_model]``, reaches the unembedding."""
         # Not at the last block's output: some models restore the shape [row, position, d_model] after
         # the final norm.
         with self.hooks([("unembed.hook_in", shorten)]):
             return self.bridge(
                 batch.tokens, use_cache=False, output_attentions=False, past_key_values=past_key_values
-            )[:, 0]
+            )
 
     @torch.no_grad()
     def prefix_cache(self, batch: Batch) -> Any:
@@ -451,33 +562,28 @@ class HookedModel:
                 batch.tokens, use_cache=True, output_attentions=False, return_type="logits_and_cache"
             )[1]
 
-    def _sweep(
+    def _ids(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        texts = {p: self.token_ids(p) for p in dict.fromkeys(_listed(prompts)) if isinstance(p, str)}
+        ids = [texts[p] if isinstance(p, str) else tuple(p) for p in prompts]
+        if not all(ids) or max(map(max, ids)) >= self.d_vocab:
+            raise ValueError(f"token ids of a prompt must be at least one and below {self.d_vocab}")
+        return ids
+
+    def _collect(
         self,
-        prompts: Sequence[str],
+        ids: Sequence[tuple[int, ...]],
         space: AnswerSpace | None,
-        capture: bool,
         batch_tokens: int,
         dtype: torch.dtype,
         progress: bool,
-    ) -> tuple[Any, tuple[tuple[int, ...], ...], Any]:
-        ids = tuple(self.token_ids(p) for p in _listed(prompts))
-        residuals = torch.empty(len(ids), self.n_layers, self.d_model, dtype=dtype) if capture else None
+    ) -> tuple[Tensor, tuple[tuple[int, ...], ...], Any]:
+        residuals = torch.empty(len(ids), self.n_layers, self.d_model, dtype=dtype)
         found, parts = [], []
-        for rows, batch in self.id_batches(ids, batch_tokens, progress):
-            shape = (len(batch), self.n_layers, self.d_model)
-            buffer = torch.empty(shape, device=self.device, dtype=self.dtype)
-            pairs = [
-                (self.block_output(layer), _reader(batch, buffer[:, layer])) for layer in range(self.n_layers)
-            ]
-            with self.hooks(pairs if capture else []):
-                if space is None:
-                    self.last_logits(batch, lambda x, hook: x[:1, :1])
-                else:
-                    parts.append(self.run(batch, space))
-            if residuals is not None:
-                residuals[rows] = buffer.to("cpu", dtype)
-            found.append(rows)
-        return residuals, ids, _reordered(parts, found) if parts else None
+        for swept in self.sweep(ids, space=space, batch_tokens=batch_tokens, progress=progress):
+            residuals[swept.rows] = swept.taps[RESID_POST].to(dtype)
+            found.append(swept.rows)
+            parts.append(swept.output)
+        return residuals, tuple(ids), _reordered(parts, found) if space is not None else None
 
 
 def _reader(batch: Batch, into: Float[Tensor, "row d_model"]) -> Hook:
@@ -487,11 +593,11 @@ def _reader(batch: Batch, into: Float[Tensor, "row d_model"]) -> Hook:
     return read
 
 
-def _reordered(parts: Sequence[AnswerLogits], found: Sequence[Int[Tensor, "row"]]) -> AnswerLogits:
+def _reordered(parts: Sequence[Any], found: Sequence[Int[Tensor, "row"]]) -> AnswerLogits:
     return AnswerLogits.concatenate(parts)[torch.argsort(torch.cat(list(found)))]
 
 
-def _listed(prompts: Sequence[str]) -> Sequence[str]:
+def _listed(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
     if isinstance(prompts, str) or not len(prompts):
         raise ValueError(f"give a list of at least one prompt, found {prompts!r}")
     return prompts

@@ -89,9 +89,9 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
     result = ModelCheck(
         additivity=additivity,
         taps=taps,
-        padding=max(_relative(residuals, singly), _difference(own, plain)),
-        read_out=_difference(model.read_out(singly[:, model.n_layers - 1], space), plain),
-        no_op=max(_difference(unchanged[:, layer], own) for layer in range(model.n_layers)),
+        padding=max(_relative(residuals, singly), difference(own, plain)),
+        read_out=difference(model.read_out(singly[:, model.n_layers - 1], space), plain),
+        no_op=max(difference(unchanged[:, layer], own) for layer in range(model.n_layers)),
         edit=float(change.min()),
         answers=len(space),
         grows=_grows(model, residuals, prompts, space, edited, tolerance),
@@ -118,7 +118,8 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return float((a.float() - b.float()).abs().max() / b.float().abs().max())
 
 
-def _difference(a: AnswerLogits, b: AnswerLogits) -> float:
+def difference(a: AnswerLogits, b: AnswerLogits) -> float:
+    """Largest difference of class logits or the rest's, relative to the largest class logit."""
     scale = b.logits.abs().max()
     logits, other = (a.logits - b.logits).abs().max(), (a.log_other - b.log_other).abs().max()
     return float(torch.maximum(logits, other) / scale)
@@ -140,7 +141,7 @@ def _grows(
         return False
     finally:
         model.grows = False
-    return _difference(grown, padded) <= tolerance
+    return difference(grown, padded) <= tolerance
 
 
 def _additivity(model: HookedModel, batch: Batch) -> tuple[float, bool]:

@@ -205,12 +205,12 @@ def inject_naively(model, residuals, targets, space, layers):
 
 
 @pytest.mark.parametrize("grows", [True, False])
-@pytest.mark.parametrize("batch_tokens", [50, 16384])
-def test_inject_equals_one_forward_per_sample_and_layer(any_model, space, grows, batch_tokens, monkeypatch):
+@pytest.mark.parametrize("memory", [50_000, None])
+def test_inject_equals_one_forward_per_sample_and_layer(any_model, space, grows, memory, monkeypatch):
     assert any_model.grows and any_model.check.grows
     monkeypatch.setattr(any_model, "grows", grows)
     residuals, _ = any_model.last_residuals(PROMPTS)
-    found = any_model.inject(residuals, TARGETS, space, batch_tokens=batch_tokens)
+    found = any_model.inject(residuals, TARGETS, space, memory=memory)
     layers = [range(any_model.n_layers)] * len(TARGETS)
     same(found, inject_naively(any_model, residuals, TARGETS, space, layers))
     with pytest.raises(AssertionError):
@@ -229,6 +229,138 @@ def test_inject_at_chosen_layers(tiny_model, grows, monkeypatch):
     same(found, inject_naively(tiny_model, residuals, TARGETS, space, own.tolist()))
 
 
+@pytest.mark.parametrize("grows", [True, False])
+@pytest.mark.parametrize("positions", [(-1,), (-3,), (-4, -2), (-1, -5)])
+def test_inject_before_the_end_and_at_several_positions(any_model, space, positions, grows, monkeypatch):
+    monkeypatch.setattr(any_model, "grows", grows)
+    targets = [SUFFIX[0], SUFFIX[1], "abcde", SUFFIX[0]]  # "abcde" may begin at the first written token
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(4, any_model.n_layers, len(positions), any_model.d_model, generator=generator)
+    found = any_model.inject(values, targets, space, positions=positions, memory=200_000)
+    for sample, target in enumerate(targets):
+        ids = torch.tensor([any_model.token_ids(target)])
+        for layer in range(any_model.n_layers):
+
+            def write(x, hook, here=values[sample, layer]):
+                x = x.clone()
+                for k, position in enumerate(positions):
+                    x[0, x.shape[1] + position] = here[k]
+                return x
+
+            with torch.no_grad():
+                logits = any_model.bridge.run_with_hooks(
+                    ids, fwd_hooks=[(f"blocks.{layer}.hook_resid_post", write)]
+                )
+            expected = AnswerLogits.of(logits[:, ids.shape[1] - 1], space)
+            same(found[sample][layer : layer + 1], expected)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_inject_takes_token_ids_and_a_lone_token_is_nothing_but_the_residual(
+    any_model, space, grows, monkeypatch
+):
+    monkeypatch.setattr(any_model, "grows", grows)
+    residuals, _ = any_model.last_residuals(PROMPTS)
+    texts = any_model.inject(residuals, TARGETS, space)
+    same(any_model.inject(residuals, [any_model.token_ids(t) for t in TARGETS], space), texts)
+    lone = [any_model.inject(residuals, [(token,)] * len(PROMPTS), space) for token in (7, 90)]
+    same(lone[0], lone[1], 2e-6)
+    with pytest.raises(AssertionError):
+        same(lone[0], texts)
+
+
+def test_a_growing_batch_that_does_not_match_the_plain_forward_is_refused(tiny_model):
+    """A hook that counts rows would go unnoticed but for the un-written row."""
+    space = tiny_model.answer_space(PROMPTS)
+    residuals, _ = tiny_model.last_residuals(PROMPTS)
+
+    def spoil(x, hook):
+        return x * 2 if len(x) > 1 else x
+
+    with (
+        tiny_model.hooks([("blocks.3.hook_mlp_out", spoil)]),
+        pytest.raises(ModelError, match="un-written row"),
+    ):
+        tiny_model.inject(residuals, TARGETS, space)
+
+
+# Answers of several tokens
+
+WORDS = ("True", "False", "12", "7")
+
+
+def naive_sequences(model, prompt, space, write=None):
+    """Log-probability of each class's tokens, token by token, one forward per token."""
+    ids, scores = model.token_ids(prompt), []
+    for sequence in space.sequences:
+        total = 0.0
+        for step, token in enumerate(sequence):
+            hooks = [] if write is None else [write(len(ids) - 1)]
+            tokens = torch.tensor([[*ids, *sequence[:step]]])
+            with torch.no_grad():
+                logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
+            total += float(logits[0, tokens.shape[1] - 1].log_softmax(0)[token])
+        scores.append(total)
+    return torch.tensor(scores)
+
+
+def test_sequences_are_scored_token_by_token(any_model):
+    space = any_model.answer_space(PROMPTS, WORDS, scoring="sequence", end='"')
+    assert not space.single and len(space.continuations) == 4
+    found = any_model.answer_logits(PROMPTS, space)
+    for row, prompt in enumerate(PROMPTS):
+        expected = naive_sequences(any_model, prompt, space)
+        close(found.logits[row], expected)
+        assert abs(float(found.other_mass[row]) - (1 - float(expected.exp().sum()))) < EXACT
+    firsts = any_model.answer_logits(PROMPTS, any_model.answer_space(PROMPTS, WORDS, scoring="first"))
+    assert torch.equal(found.top_id, firsts.top_id)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_injection_scores_sequences_as_one_forward_per_row_and_token(any_model, grows, monkeypatch):
+    monkeypatch.setattr(any_model, "grows", grows)
+    space = any_model.answer_space(PROMPTS, WORDS, scoring="sequence", end='"')
+    residuals, _ = any_model.last_residuals(PROMPTS[:3])
+    found = any_model.inject(residuals, TARGETS[:3], space)
+    for sample in range(3):
+        for layer in range(any_model.n_layers):
+
+            def write(at, layer=layer, value=residuals[sample, layer]):
+                def hook(x, hook):
+                    x = x.clone()
+                    x[0, at] = value
+                    return x
+
+                return f"blocks.{layer}.hook_resid_post", hook
+
+            close(found.logits[sample, layer], naive_sequences(any_model, TARGETS[sample], space, write))
+    source = any_model.answer_logits(PROMPTS[:3], space)
+    # The first token follows the residual; the later ones would need the program again.
+    assert torch.equal(found.top_id[:, any_model.n_layers - 1], source.top_id)
+
+
+def test_sequences_of_one_token_rank_as_their_logits_do(tiny_model):
+    one = tiny_model.answer_logits(PROMPTS, tiny_model.answer_space(PROMPTS))
+    digits = tiny_model.answer_space(PROMPTS).sequences
+    forced = AnswerSpace((*DIGITS, "no"), (*digits, (80, 81)))
+    several = tiny_model.answer_logits(PROMPTS, forced)
+    close(several.logits[:, :10].softmax(-1), one.logits.softmax(-1), 1e-6)
+
+
+def test_answers_that_begin_one_another_need_an_end(tiny_model):
+    with pytest.raises(ValueError, match=r"begins with the tokens of '4'.*end="):
+        tiny_model.answer_space(PROMPTS, ("4", "42"), scoring="sequence")
+    space = tiny_model.answer_space(PROMPTS, ("4", "42"), scoring="sequence", end='"')
+    assert [len(ids) for ids in space.sequences] == [2, 3]
+    four, quote, two = (tiny_model.token_ids(c)[0] for c in '4"2')
+    assert space.sequences == ((four, quote), (four, two, quote))
+    assert space.continuations == ((four, two),)
+    with pytest.raises(ValueError, match="distinct"):
+        tiny_model.answer_space(PROMPTS, ("42", "43"), scoring="first")
+    with pytest.raises(ValueError, match="one position"):
+        tiny_model.read_out(tiny_model.last_residuals(PROMPTS)[0], space)
+
+
 def test_inject_identities(any_model, space):
     source, target = any_model.forward(PROMPTS, space), any_model.forward(TARGETS, space)
     last = any_model.n_layers - 1
@@ -243,10 +375,11 @@ def test_inject_identities(any_model, space):
 
 
 def test_prefix_cache_is_not_written_to(tiny_model):
-    cache = injection.PrefixCache(tiny_model.prefix_cache(tiny_model.encode(["abc"])))
+    filled = tiny_model.prefix_cache(tiny_model.encode(["abc"]))
+    cache = injection.PrefixCache(filled, torch.zeros(1, dtype=int))
     before = [layer.keys.clone() for layer in cache.layers]
     for _ in range(2):
-        tiny_model.last_logits(tiny_model.encode(["d"]), lambda x, hook: x, past_key_values=cache)
+        tiny_model.read_from(tiny_model.encode(["d"]), lambda x, hook: x, past_key_values=cache)
     assert cache.get_seq_length() == 3
     for layer, keys in zip(cache.layers, before, strict=True):
         assert torch.equal(layer.keys, keys)
@@ -315,6 +448,12 @@ def test_useless_inputs_are_refused(tiny_model):
         tiny_model.inject(residuals[:2], TARGETS, space)
     with pytest.raises(ValueError, match=r"layers \[2\]"):
         tiny_model.inject(residuals, TARGETS, space, layers=[0, 1])
+    for positions in ((0,), (-2,), (-1, -1)):
+        values = residuals.unsqueeze(2).repeat(1, 1, len(positions), 1)
+        with pytest.raises(ValueError, match="-1 to -1 here"):
+            tiny_model.inject(values, TARGETS, space, positions=positions)
+    with pytest.raises(ValueError, match="token ids"):
+        tiny_model.inject(residuals, [(), *TARGETS[1:]], space)
     with pytest.raises(ValueError, match="0 to 3"):
         tiny_model.inject(residuals[:, :1], TARGETS, space, layers=[4])
     with pytest.raises(ValueError, match="width 32"):
@@ -346,8 +485,8 @@ def test_nothing_global_changes(tiny_model):
 
 def test_answer_logits_never_keep_the_vocabulary():
     logits = torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
-    space = AnswerSpace(("a", "b"), (3, 40))
-    found = AnswerLogits.of(logits, space, chunk=3)
+    space = AnswerSpace(("a", "b"), ((3,), (40,)))
+    found = AnswerLogits.of(logits, space)
     assert torch.equal(found.logits, logits[:, [3, 40]]) and torch.equal(found.top_id, logits.argmax(1))
     close(found.other_mass, 1 - logits.softmax(1)[:, [3, 40]].sum(1), 1e-6)
     assert found.reshape(7, 1)[2:4].logits.shape == (2, 1, 2)

@@ -125,7 +125,7 @@ def trace(
     space = model.answer_space(items.prompts, DIGITS)
     fold = assign_folds(items, folds, seed)
     passed = model.forward(items.prompts, space, progress=progress)
-    residuals = Residuals(passed.residuals, items.ids, passed.tokens, model.name)
+    residuals = Residuals.of(passed.residuals, items.ids, passed.tokens, model.name)
     inputs = Inputs(model, items, fold, residuals, space, probe_c, progress)
     readouts = {r.decoder: r for decode in DECODERS.values() for r in decode(inputs)}
     life = lifecycles(

@@ -120,11 +120,12 @@ def read_shards(
 
     parts = [load_file(path) for path in paths]
     tokens = [tuple(piece.tolist()) for p in parts for piece in p["tokens"].split(p["lengths"].tolist())]
-    values = torch.cat([p["residuals"] for p in parts])
     output = {
         name: torch.cat([p[f"output.{name}"] for p in parts]) for name in ("logits", "log_other", "top_id")
     }
-    return Residuals(values, tuple(ids), tuple(tokens), model), output
+    values = tuple(p["residuals"] for p in parts)
+    layers = tuple(range(values[0].shape[1]))
+    return Residuals(values, tuple(ids), tuple(tokens), model, layers), output
 
 
 def write_readouts(path: Path, readouts: Mapping[str, Readout]) -> None:

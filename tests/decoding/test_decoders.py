@@ -9,7 +9,8 @@ import torch
 from brewlens import tasks
 from brewlens.decoding import context_stripped, logit_lens, own_suffixes
 from brewlens.decoding.readout import Readout
-from brewlens.residuals import Residuals, capture
+from brewlens.capture import capture
+from brewlens.residuals import Residuals
 
 TOLERANCE = 5e-5
 
@@ -83,7 +84,7 @@ def test_one_by_one_equals_batched(any_model, items):
 def test_the_last_layer_is_the_models_own_answer(any_model, items):
     space = any_model.answer_space(items.prompts)
     passed = any_model.forward(items.prompts, space)
-    residuals = Residuals(passed.residuals, items.ids, passed.tokens, any_model.name)
+    residuals = Residuals.of(passed.residuals, items.ids, passed.tokens, any_model.name)
     raw = context_stripped(any_model, residuals, own_suffixes(items), space)[1]
     lens = logit_lens(any_model, residuals, space)
     for readout in (raw, lens):

@@ -28,7 +28,7 @@ def folds(items):
 
 
 def residuals(items, values):
-    return Residuals(torch.as_tensor(values, dtype=torch.float32), items.ids, ((1,),) * len(items), "test")
+    return Residuals.of(torch.as_tensor(values, dtype=torch.float32), items.ids, ((1,),) * len(items), "test")
 
 
 def noise(items, layers, width, seed=0):
