@@ -19,14 +19,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from brewlens.answer_logits import AnswerLogits, Scores
 from brewlens.answers import AnswerSpace
 from brewlens.batching import Batch
+from brewlens.passes import reordered
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
+
+# Bytes of one forward. On a processor, more leaves the cache and is hardly faster.
+MEMORY = {"cpu": 64 * 2**20, "gpu": 2**31}
 
 Found = Iterator[tuple[Int[Tensor, "row"], AnswerLogits]]
 
@@ -78,6 +83,64 @@ class PrefixCache(DynamicCache):
         if len(prefix) == 1:  # a view, where picking rows would copy
             return torch.cat([prefix.expand(len(new), -1, -1, -1), new], dim=-2)
         return torch.cat([prefix[self.owner[: len(new)].to(prefix.device)], new], dim=-2)
+
+
+def inject(
+    model: HookedModel,
+    residuals: Float[Tensor, "sample layer *position d_model"],
+    targets: Sequence[tuple[int, ...]],
+    space: AnswerSpace,
+    layers: Sequence[int] | Int[Tensor, "*sample layer"] | None,
+    positions: Sequence[int],
+    memory: int | None,
+    progress: bool,
+) -> AnswerLogits:
+    """See :meth:`brewlens.model.HookedModel.inject`."""
+    where = _placed(model, residuals, targets, layers, positions)
+    samples, depth = where.shape
+    rows = Rows(
+        residuals.reshape(samples * depth, len(positions), model.d_model),
+        [target for target in targets for _ in range(depth)],
+        where.reshape(-1),
+        tuple(positions),
+        space,
+    )
+    if memory is None:
+        memory = MEMORY["cpu" if model.device.type == "cpu" else "gpu"]
+    engine = growing if model.grows else padded
+    found, parts = [], []
+    with tqdm(total=where.numel(), disable=not progress, unit="row", desc=model.name) as bar:
+        for chunk, output in engine(model, rows, memory):
+            found.append(chunk)
+            parts.append(output)
+            bar.update(len(chunk))
+    return reordered(parts, found).reshape(samples, depth)
+
+
+def _placed(
+    model: HookedModel,
+    residuals: Tensor,
+    targets: Sequence[tuple[int, ...]],
+    layers: Sequence[int] | Tensor | None,
+    positions: Sequence[int],
+) -> Int[Tensor, "sample layer"]:
+    where = torch.as_tensor(range(model.n_layers) if layers is None else layers)
+    samples, shortest = len(targets), min(map(len, targets))
+    several = () if residuals.ndim == 3 and len(positions) == 1 else (len(positions),)
+    expected = (samples, where.shape[-1], *several, model.d_model)
+    if tuple(residuals.shape) != expected or 0 in expected or where.shape[:-1] not in ((), (samples,)):
+        raise ValueError(
+            f"inject needs residuals {list(expected)} for {samples} targets, layers "
+            f"{list(where.shape)} and positions {list(positions)}, found {list(residuals.shape)}"
+        )
+    if where.min() < 0 or where.max() >= model.n_layers:
+        raise ValueError(f"layers run from 0 to {model.n_layers - 1}, found {where.unique().tolist()}")
+    if not all(-shortest <= at < 0 for at in positions) or len(set(positions)) != len(positions):
+        raise ValueError(
+            f"positions count from the target's end, -1 to {-shortest} here, each once; found "
+            f"{list(positions)}"
+        )
+    return where.expand(expected[:2])
 
 
 def growing(model: HookedModel, rows: Rows, memory: int) -> Found:
@@ -191,7 +254,8 @@ def _chunks(model: HookedModel, rows: Rows, memory: int) -> Iterator[Int[Tensor,
         targets = sum(1 for n in lengths.values() if n == length)
         prefix = length - rows.depth
         each = _row_bytes(model, prefix, steps) + _cache_bytes(model, prefix) * targets // len(here)
-        yield from here[order].split(max(1, min(model.max_rows // steps, memory // each)))
+        most = max(1, min(model.max_rows // steps, memory // each))
+        yield from here[order].tensor_split(-(-len(here) // most))
 
 
 def _row_bytes(model: HookedModel, prefix: int, steps: int) -> int:

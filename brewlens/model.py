@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from brewlens import passes
 from brewlens.answer_logits import AnswerLogits, Scores
 from brewlens.answers import DIGITS, AnswerSpace, Scoring
 from brewlens.batching import Batch, length_sorted
+from brewlens.passes import ForwardPass, Swept
 from brewlens.residuals import RESID_POST
 
 if TYPE_CHECKING:
@@ -38,51 +39,16 @@ if TYPE_CHECKING:
 Hook = Callable[[Tensor, Any], Tensor | None]
 Prompt = str | tuple[int, ...]
 """A text, or the token ids of one."""
+_P = TypeVar("_P", str, Prompt)
 
 # On two CPU cores 4k to 8k are fastest: 16k leaves the cache and takes 1.5 times as long.
 BATCH_TOKENS = 8192
 # Logits of one batch, in elements: 256 MiB in float32.
 _LOGITS_PER_BATCH = 2**26
-# Bytes of one forward of an injection. On a processor, more leaves the cache and is not faster.
-INJECT_MEMORY = {"cpu": 48 * 2**20, "gpu": 2**31}
 
 
 class ModelError(ValueError):
     """A model cannot be loaded, or failed its self-check. The text says asked, found, what to do."""
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """One pass over prompts.
-
-    Attributes:
-        residuals: ``[sample, layer, d_model]`` at block outputs, last prompt token, on the CPU.
-        tokens: The token ids that the model read, one tuple per sample, without padding.
-        output: The model's own answer logits, rows ``[sample]``.
-    """
-
-    residuals: Float[Tensor, "sample layer d_model"]
-    tokens: tuple[tuple[int, ...], ...]
-    output: AnswerLogits
-
-    def __repr__(self) -> str:
-        samples, layers, width = self.residuals.shape
-        return f"ForwardPass({samples} samples x {layers} layers x {width})"
-
-
-@dataclass(frozen=True)
-class Swept:
-    """What one batch of a sweep gave.
-
-    Attributes:
-        rows: ``[row]`` which prompts.
-        taps: Tap name -> ``[row, layer, d_model]`` at each prompt's last token, on the CPU.
-        output: The model's own answer logits, rows ``[row]``, if an answer space was given.
-    """
-
-    rows: Int[Tensor, "row"]
-    taps: Mapping[str, Float[Tensor, "row layer d_model"]]
-    output: AnswerLogits | None
 
 
 class HookedModel:
@@ -287,8 +253,7 @@ class HookedModel:
 
         Together with :meth:`hooks` and :meth:`run` this is all that an intervention needs.
         """
-        ids = [self.token_ids(p) for p in _listed(prompts)]
-        yield from self.id_batches(ids, batch_tokens, progress)
+        yield from self.id_batches(self.ids(prompts), batch_tokens, progress)
 
     def run(self, batch: Batch, space: AnswerSpace) -> AnswerLogits:
         """The model's answer logits at the last token of each row, under the hooks in force."""
@@ -319,8 +284,8 @@ class HookedModel:
         Raises:
             ValueError: If there is no prompt, or one is empty or too long.
         """
-        ids = self._ids(prompts)
-        return ForwardPass(*self._collect(ids, space, batch_tokens, dtype, progress))
+        ids = self.ids(prompts)
+        return ForwardPass(*passes.collect(self, ids, space, batch_tokens, dtype, progress))
 
     def last_residuals(
         self,
@@ -334,7 +299,7 @@ class HookedModel:
 
         Arguments and errors as in :meth:`forward`; the unembedding is skipped.
         """
-        return self._collect(self._ids(prompts), None, batch_tokens, dtype, progress)[:2]
+        return passes.collect(self, self.ids(prompts), None, batch_tokens, dtype, progress)[:2]
 
     def answer_logits(
         self,
@@ -345,13 +310,7 @@ class HookedModel:
         progress: bool = False,
     ) -> AnswerLogits:
         """The model's own answer to each prompt, rows ``[sample]``. Errors as in :meth:`forward`."""
-        found, parts = [], []
-        for swept in self.sweep(
-            self._ids(prompts), taps=(), space=space, batch_tokens=batch_tokens, progress=progress
-        ):
-            found.append(swept.rows)
-            parts.append(swept.output)
-        return _reordered(parts, found)
+        return passes.answers(self, self.ids(prompts), space, batch_tokens, progress)
 
     def base_logits(self, targets: Sequence[Prompt], space: AnswerSpace, **options: Any) -> AnswerLogits:
         """:meth:`answer_logits` of prompts that repeat: each distinct one is run once."""
@@ -381,27 +340,13 @@ class HookedModel:
         Raises:
             ModelError: If the model has no such tap.
         """
-        tapped = range(self.n_layers) if layers is None else layers
-        for rows, batch in self.id_batches(ids, batch_tokens, progress):
-            shape = (len(batch), len(tapped), self.d_model)
-            buffers = {tap: torch.empty(shape, device=self.device, dtype=self.dtype) for tap in taps}
-            pairs = [
-                (self.tap(tap, layer), _reader(batch, buffer[:, at]))
-                for tap, buffer in buffers.items()
-                for at, layer in enumerate(tapped)
-            ]
-            output = None
-            with self.hooks(pairs):
-                if space is not None:
-                    output = self.run(batch, space)
-                else:
-                    self.read_from(batch, lambda x, hook: x[:1, :1])
-            yield Swept(rows, {tap: buffer.cpu() for tap, buffer in buffers.items()}, output)
+        yield from passes.sweep(self, ids, taps, layers, space, batch_tokens, progress)
 
     @property
     def unembedding(self) -> Float[Tensor, "vocabulary d_model"]:
         """The unembedding matrix as the model holds it."""
-        return self.bridge.original_model.get_output_embeddings().weight
+        network: Any = self.bridge.original_model
+        return network.get_output_embeddings().weight
 
     def vocabulary_logits(self, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocabulary"]:
         """Final norm, unembedding and the architecture's soft cap or scale; can be differentiated.
@@ -463,7 +408,7 @@ class HookedModel:
             layers: Block (0-based) of each entry of the layer axis; one row per sample if samples
                 differ. Default: ``0 .. n_layers - 1``.
             positions: Where, counted from the target's end: -1 is its last token, -3 two before it.
-            memory: Bytes that one forward may take beside the model, about. Default: 48 MiB on a
+            memory: Bytes that one forward may take beside the model, about. Default: 64 MiB on a
                 processor, 2 GiB on a GPU.
             progress: Show a progress bar.
 
@@ -474,53 +419,9 @@ class HookedModel:
             ValueError: If shapes, targets, layers and positions do not fit together.
             ModelError: If the un-written row does not say what a plain forward says.
         """
-        from brewlens import injection
+        from brewlens.injection import inject
 
-        ids = self._ids(targets)
-        where = self._placed(residuals, ids, layers, positions)
-        samples, depth = where.shape
-        rows = injection.Rows(
-            residuals.reshape(samples * depth, len(positions), self.d_model),
-            [target for target in ids for _ in range(depth)],
-            where.reshape(-1),
-            tuple(positions),
-            space,
-        )
-        if memory is None:
-            memory = INJECT_MEMORY["cpu" if self.device.type == "cpu" else "gpu"]
-        engine = injection.growing if self.grows else injection.padded
-        found, parts = [], []
-        with tqdm(total=where.numel(), disable=not progress, unit="row", desc=self.name) as bar:
-            for chunk, output in engine(self, rows, memory):
-                found.append(chunk)
-                parts.append(output)
-                bar.update(len(chunk))
-        return _reordered(parts, found).reshape(samples, depth)
-
-    def _placed(
-        self,
-        residuals: Tensor,
-        targets: Sequence[tuple[int, ...]],
-        layers: Sequence[int] | Tensor | None,
-        positions: Sequence[int],
-    ) -> Int[Tensor, "sample layer"]:
-        where = torch.as_tensor(range(self.n_layers) if layers is None else layers)
-        samples, shortest = len(targets), min(map(len, targets))
-        several = () if residuals.ndim == 3 and len(positions) == 1 else (len(positions),)
-        expected = (samples, where.shape[-1], *several, self.d_model)
-        if tuple(residuals.shape) != expected or 0 in expected or where.shape[:-1] not in ((), (samples,)):
-            raise ValueError(
-                f"inject needs residuals {list(expected)} for {samples} targets, layers "
-                f"{list(where.shape)} and positions {list(positions)}, found {list(residuals.shape)}"
-            )
-        if where.min() < 0 or where.max() >= self.n_layers:
-            raise ValueError(f"layers run from 0 to {self.n_layers - 1}, found {where.unique().tolist()}")
-        if not all(-shortest <= at < 0 for at in positions) or len(set(positions)) != len(positions):
-            raise ValueError(
-                f"positions count from the target's end, -1 to {-shortest} here, each once; found "
-                f"{list(positions)}"
-            )
-        return where.expand(expected[:2])
+        return inject(self, residuals, self.ids(targets), space, layers, positions, memory, progress)
 
     # What the passes are made of
 
@@ -562,42 +463,20 @@ class HookedModel:
                 batch.tokens, use_cache=True, output_attentions=False, return_type="logits_and_cache"
             )[1]
 
-    def _ids(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    def ids(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        """Token ids of prompts, each distinct text encoded once.
+
+        Raises:
+            ValueError: If there is no prompt, or one is empty, too long or outside the vocabulary.
+        """
         texts = {p: self.token_ids(p) for p in dict.fromkeys(_listed(prompts)) if isinstance(p, str)}
         ids = [texts[p] if isinstance(p, str) else tuple(p) for p in prompts]
         if not all(ids) or max(map(max, ids)) >= self.d_vocab:
             raise ValueError(f"token ids of a prompt must be at least one and below {self.d_vocab}")
         return ids
 
-    def _collect(
-        self,
-        ids: Sequence[tuple[int, ...]],
-        space: AnswerSpace | None,
-        batch_tokens: int,
-        dtype: torch.dtype,
-        progress: bool,
-    ) -> tuple[Tensor, tuple[tuple[int, ...], ...], Any]:
-        residuals = torch.empty(len(ids), self.n_layers, self.d_model, dtype=dtype)
-        found, parts = [], []
-        for swept in self.sweep(ids, space=space, batch_tokens=batch_tokens, progress=progress):
-            residuals[swept.rows] = swept.taps[RESID_POST].to(dtype)
-            found.append(swept.rows)
-            parts.append(swept.output)
-        return residuals, tuple(ids), _reordered(parts, found) if space is not None else None
 
-
-def _reader(batch: Batch, into: Float[Tensor, "row d_model"]) -> Hook:
-    def read(x: Tensor, hook: Any) -> None:
-        into.copy_(batch.gather(x))
-
-    return read
-
-
-def _reordered(parts: Sequence[Any], found: Sequence[Int[Tensor, "row"]]) -> AnswerLogits:
-    return AnswerLogits.concatenate(parts)[torch.argsort(torch.cat(list(found)))]
-
-
-def _listed(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+def _listed(prompts: Sequence[_P]) -> Sequence[_P]:
     if isinstance(prompts, str) or not len(prompts):
         raise ValueError(f"give a list of at least one prompt, found {prompts!r}")
     return prompts
