@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from brewlens import decoding, figures, lifecycle, tasks
     from brewlens.answers import AnswerSpace
-    from brewlens.capture import capture
+    from brewlens.capturing import capture
     from brewlens.decoding.readout import Readout
     from brewlens.lifecycle.trajectory import Lifecycle
     from brewlens.loading import load_model
@@ -35,7 +35,7 @@ _NAMES = {
     "Readout": "decoding",
     "Residuals": "residuals",
     "Trace": "results",
-    "capture": "capture",
+    "capture": "capturing",
     "load_model": "loading",
     "load_run": "study",
     "make_plan": "study",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
@@ -12,6 +11,7 @@ from urllib.request import Request, urlopen
 
 import torch
 
+from brewlens import reference
 from brewlens.model import HookedModel, ModelError
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ def load_model(
 def _source(name: str) -> str:
     """The folder or hub id behind a name."""
     if name in BUNDLED:
-        folder = Path(str(resources.files("brewlens") / name / "model"))
-        if not (folder / "config.json").is_file():
+        try:
+            return str(reference.path())
+        except FileNotFoundError as error:
             raise ModelError(
                 f"asked for the bundled model {name!r}, found no weights in this installation; "
                 "reinstall brewlens, or train it: brewlens reference train"
-            )
-        return str(folder)
+            ) from error
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if folder.exists() or not _HUB_ID.fullmatch(name):

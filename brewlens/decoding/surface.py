@@ -12,6 +12,7 @@ from brewlens.decoding.probe import ABSENT, out_of_fold
 from brewlens.decoding.readout import Readout
 from brewlens.tasks.item import ItemSet
 
+DECODABLE = 0.9  # share of right answers from which on a family counts as decodable from its text
 _TOKEN = r"\w+|[^\w\s]"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewlens.figures import style
+from brewlens.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +23,7 @@ _METADATA = {
 def save(figure: Figure, path_stem: str | Path, data: pd.DataFrame) -> list[Path]:
     """Write ``<stem>.pdf``, ``.svg``, ``.png`` and ``.csv``.
 
-    The same figure and data give the same bytes. Each file is written under a temporary name and
-    renamed, so that a reader never meets half a file; a file that fails leaves nothing behind.
+    The same figure and data give the same bytes. Each file is written whole or not at all.
 
     Args:
         figure: The figure. It keeps its layout: it is settled once, before the first file.
@@ -43,33 +42,18 @@ def save(figure: Figure, path_stem: str | Path, data: pd.DataFrame) -> list[Path
             f"a figure is saved with the numbers behind it; found an empty table for {path_stem}"
         )
     stem = Path(path_stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in (*_METADATA, "csv")]
     with style.context():
         layout = figure.get_layout_engine()
         figure.draw_without_rendering()
         # Constrained layout starts from where it last ended; run again, it could move things by a hair.
         figure.set_layout_engine("none")
         try:
-            for kind, metadata in _METADATA.items():
-
-                def write(path: Path, kind: str = kind, metadata: dict = metadata) -> None:
-                    figure.savefig(path, format=kind, metadata=metadata)
-
-                paths.append(_replace(stem.with_name(f"{stem.name}.{kind}"), write))
+            for path, (kind, metadata) in zip(paths, _METADATA.items(), strict=False):
+                with replacing(path) as temporary:
+                    figure.savefig(temporary, format=kind, metadata=metadata)
         finally:
             figure.set_layout_engine(layout)
-    csv = stem.with_name(f"{stem.name}.csv")
-    paths.append(_replace(csv, lambda path: data.to_csv(path, index=False, lineterminator="\n")))
+    with replacing(paths[-1]) as temporary:
+        data.to_csv(temporary, index=False, lineterminator="\n")
     return paths
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write under a temporary name beside ``path``, then rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

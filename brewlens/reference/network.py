@@ -9,7 +9,7 @@ treats them in one batched product.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -173,15 +173,6 @@ class StackedQwen2(nn.Module):
             for layer, weight in enumerate(getattr(self, name).unbind()):
                 state[f"model.layers.{layer}.{theirs}"] = weight
         return {key: value.detach().float().cpu().clone().contiguous() for key, value in state.items()}
-
-    def load_hf_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights of a ``Qwen2ForCausalLM`` state."""
-        with torch.no_grad():
-            self.embed.copy_(state["model.embed_tokens.weight"])
-            self.norm.copy_(state["model.norm.weight"])
-            for name, theirs in (_MATRICES | _VECTORS).items():
-                for layer, weight in enumerate(getattr(self, name).unbind()):
-                    weight.copy_(state[f"model.layers.{layer}.{theirs}"])
 
 
 def _block(

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from brewlens.figures import plates, save, style
 from brewlens.figures.lifecycle import LANDMARKS, decoders_of
+from brewlens.files import replacing
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.outcomes import OUTCOMES, RESOLUTION
 from brewlens.report.warnings import percent, warnings_of
@@ -41,8 +42,8 @@ _DRAWN = tuple(o for o in OUTCOMES if o != "no_brewing")
 def build(folder: str | Path, trace: Trace, summary: Mapping, manifest: Mapping) -> Path:
     """Write ``report.html``, and the figures that it shows and links to into ``figures/``.
 
-    The page loads nothing: style and figures are inside. It is written under a temporary name and
-    renamed. The same trace, summary and manifest give the same bytes.
+    The page loads nothing: style and figures are inside. It is written whole or not at all. The same
+    trace, summary and manifest give the same bytes.
 
     Args:
         folder: The run folder.
@@ -61,12 +62,8 @@ def build(folder: str | Path, trace: Trace, summary: Mapping, manifest: Mapping)
     shown = {plate.name: (plate, _inline(plate, folder)) for plate in plates(trace)}
     page = _environment().get_template("template.html").render(_context(trace, summary, manifest, shown))
     path = folder / "report.html"
-    temporary = folder / ".report.html.tmp"
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

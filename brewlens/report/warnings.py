@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-SURFACE = 0.9
+from brewlens.decoding.surface import DECODABLE
+
 FORMAT_MISS = 0.01
 BYPASSED = 0.1
 SMALL = 100
@@ -14,7 +15,7 @@ _SHOWN = 8
 def warnings_of(summary: Mapping) -> list[str]:
     """Sentences about what weakens a run's numbers; none where nothing does.
 
-    Families whose text-only baseline reaches ``SURFACE``; format misses above ``FORMAT_MISS`` of a
+    Families whose text-only baseline reaches ``DECODABLE``; format misses above ``FORMAT_MISS`` of a
     family; a ``bypassed`` share above ``BYPASSED``; families of fewer than ``SMALL`` samples;
     configurations that gave fewer items than asked.
 
@@ -29,7 +30,7 @@ def warnings_of(summary: Mapping) -> list[str]:
 
 def _surface(family: Mapping) -> Iterator[str]:
     surface, probe = family["surface"], family["probe_best"]
-    if surface and surface["value"] >= SURFACE:
+    if surface and surface["value"] >= DECODABLE:
         yield (
             f"a classifier that reads only the program’s text gets {percent(surface['value'])} right (the "
             f"probe, at its best layer, {percent(probe['value'])}), so a probe that is right there may have "

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import DIGITS
+from brewlens.capturing import SHARD, read_shards, write_shard
 from brewlens.decoding.surface import majority
-from brewlens.residuals import Residuals
+from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
 from brewlens.study.pipeline import DECODERS, Inputs, lifecycles, missed_format
@@ -31,13 +33,9 @@ from brewlens.study.summary import summarise, versions, wall_seconds
 from brewlens.tasks import ItemSet, assign_folds, generate, read_items
 
 if TYPE_CHECKING:
-    import torch
-
     from brewlens.model import HookedModel
 
 log = logging.getLogger("brewlens")
-
-SHARD = 2048  # items per residual shard: what an interrupted capture loses at most
 
 
 def default_folder(plan: Plan) -> Path:
@@ -77,8 +75,8 @@ class _Run:
         life = lifecycles(
             items,
             readouts,
-            output["logits"].argmax(-1),
-            missed_format(output["top_id"], space),
+            output.predicted,
+            missed_format(output.top_id, space),
             tail_start=self.plan.tail_start,
             confident=self.plan.confident,
         )
@@ -112,9 +110,7 @@ class _Run:
                 "free; free some or choose another folder with --out"
             )
 
-    def _capture(self, items: ItemSet, items_key: str) -> tuple[Residuals, dict[str, torch.Tensor]]:
-        import torch
-
+    def _capture(self, items: ItemSet, items_key: str) -> tuple[Residuals, AnswerLogits]:
         space = self.model.answer_space(items.prompts, DIGITS)
         paths = []
         for start in range(0, len(items), SHARD):
@@ -123,15 +119,15 @@ class _Run:
             paths.append(self.store.path(name))
 
             def make(part: ItemSet = part, path: Path = paths[-1], name: str = name) -> list[str]:
-                passed = self.model.forward(
-                    part.prompts, space, dtype=getattr(torch, self.plan.dtype), progress=self.progress
+                write_shard(
+                    *(path, self.model, self.model.ids(part.prompts), part.ids),
+                    space=space,
+                    progress=self.progress,
                 )
-                metadata = {"ids": part.ids, "model": self.model.name}
-                tables.write_shard(path, passed.residuals, passed.tokens, passed.output, metadata)
                 return [name]
 
             self._stage(name, key_of(name, items_key, self._model_key, SHARD), make)
-        return tables.read_shards(paths, items.ids, self.model.name)
+        return read_captured(paths)
 
     def _decode(self, inputs: Inputs, base_key: str) -> str:
         """Each decoder in a file of its own until all are there; then one file, and the parts go."""
@@ -218,6 +214,14 @@ def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> 
     return _Run(plan, model, store, progress).execute()
 
 
+def read_captured(paths: Sequence[Path]) -> tuple[Residuals, AnswerLogits]:
+    """Memory-mapped residuals of a run, and the model's own answers."""
+    taps, output = read_shards(paths)
+    if output is None:
+        raise RunFolderError(f"{paths[0]} holds no answers; remove it and run again")
+    return taps[RESID_POST], output
+
+
 def disk_bytes(n: int, layers: int, width: int, dtype: str) -> int:
     """About what a run folder will take: residuals, readouts, tables, figures and report."""
     residuals = n * layers * width * (2 if dtype == "bfloat16" else 4)
@@ -242,14 +246,14 @@ def load_run(folder: str | Path) -> Trace:
     items, folds = tables.read_items(folder, manifest["items"])
     readouts = tables.read_readouts(folder / "readouts.safetensors", items.ids)
     shards = sorted(name for name in stages if name.startswith("residuals/"))
-    residuals, output = tables.read_shards([folder / s for s in shards], items.ids, manifest["model"]["name"])
+    residuals, output = read_captured([folder / s for s in shards])
     import pandas as pd
 
     samples = pd.read_parquet(folder / "samples.parquet")
     life = lifecycles(
         items,
         readouts,
-        output["logits"].argmax(-1),
+        output.predicted,
         samples["format_miss"].to_numpy(dtype=bool),
         tail_start=plan["tail_start"],
         confident=plan["confident"],

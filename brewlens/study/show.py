@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from brewlens.decoding.surface import DECODABLE
 from brewlens.study.summary import share_of
 from brewlens.tasks import ItemSet, assign_folds
 
@@ -28,7 +29,6 @@ _NOTE = (
     "surface: 1-3-grams of the text. majority: the configuration's most frequent answer in the other folds; "
     "below chance where answers are balanced."
 )
-_SURFACE_FLAG = 0.9  # from here on a family is decodable from its text
 
 
 def _interval(share: Mapping[str, Any] | None, between: str = "\n") -> str:
@@ -119,7 +119,7 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
     )
     console.print(_NOTE, style="dim", highlight=False)
     for name, group in summary["families"].items():
-        if group["surface"] is not None and group["surface"]["value"] >= _SURFACE_FLAG:
+        if group["surface"] is not None and group["surface"]["value"] >= DECODABLE:
             console.print(
                 f"[yellow]{name} is decodable from its text: surface {_interval(group['surface'], ' ')}"
             )

@@ -1,7 +1,7 @@
 """Store: a run folder whose files are whole or absent, and which knows what each was made from.
 
-Every file is written to a temporary name and renamed. A stage is done when the manifest holds the key of
-its inputs and each of its files is there with the bytes that were written; anything else is made again.
+A stage is done when the manifest holds the key of its inputs and each of its files is there with the
+bytes that were written; anything else is made again.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from brewlens.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,21 +27,6 @@ MANIFEST = "manifest.json"
 
 class RunFolderError(ValueError):
     """A run folder cannot be used. The text says what was asked, what was found, what to do."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes ``path`` when the block succeeds, and is removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:

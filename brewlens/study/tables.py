@@ -11,14 +11,12 @@ import numpy as np
 import torch
 
 from brewlens.decoding.readout import Readout
-from brewlens.residuals import Residuals
 from brewlens.study.store import write_table, write_tensors
 from brewlens.tasks.item import Item, ItemSet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from brewlens.model import AnswerLogits
 
 _PLAIN = ("id", "family", "code", "suffix", "prompt", "answer", "skeleton", "shape")
 _FIXED = (*_PLAIN, "twins", "fold")
@@ -87,45 +85,6 @@ def read_items(folder: Path, provenance: Mapping[str, object]) -> tuple[ItemSet,
     partners = items_from_frame(pd.read_parquet(twins)) if twins.exists() else []
     items = ItemSet(tuple(items_from_frame(frame)), {item.id: item for item in partners}, provenance)
     return items, frame["fold"].to_numpy()
-
-
-def write_shard(
-    path: Path,
-    residuals: torch.Tensor,
-    tokens: Sequence[Sequence[int]],
-    output: AnswerLogits,
-    metadata: Mapping[str, object],
-) -> None:
-    """Residuals of a stretch of items, the tokens that were read, and the model's own answers."""
-    lengths = torch.tensor([len(t) for t in tokens])
-    write_tensors(
-        path,
-        {
-            "residuals": residuals,
-            "tokens": torch.tensor([t for sample in tokens for t in sample], dtype=torch.int32),
-            "lengths": lengths,
-            "output.logits": output.logits,
-            "output.log_other": output.log_other,
-            "output.top_id": output.top_id,
-        },
-        metadata,
-    )
-
-
-def read_shards(
-    paths: Sequence[Path], ids: Sequence[str], model: str
-) -> tuple[Residuals, dict[str, torch.Tensor]]:
-    """Residuals of all shards, and the model's own answers (``logits``, ``log_other``, ``top_id``)."""
-    from safetensors.torch import load_file
-
-    parts = [load_file(path) for path in paths]
-    tokens = [tuple(piece.tolist()) for p in parts for piece in p["tokens"].split(p["lengths"].tolist())]
-    output = {
-        name: torch.cat([p[f"output.{name}"] for p in parts]) for name in ("logits", "log_other", "top_id")
-    }
-    values = tuple(p["residuals"] for p in parts)
-    layers = tuple(range(values[0].shape[1]))
-    return Residuals(values, tuple(ids), tuple(tokens), model, layers), output
 
 
 def write_readouts(path: Path, readouts: Mapping[str, Readout]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brewlens.answers import DIGITS
+from brewlens.files import replacing
 from brewlens.tasks.item import Item, ItemSet
 from brewlens.tasks.skeleton import identify
 
@@ -121,17 +122,12 @@ def _item(path: Path, number: int, line: str, classes: Sequence[str]) -> Item:
 
 def write_items(path: str | Path, items: ItemSet) -> None:
     """Write items in the form that :func:`read_items` reads."""
-    path = Path(path)
     lines = (
         json.dumps({name: _plain(getattr(item, name)) for name in _FIELDS}, ensure_ascii=False) + "\n"
         for item in items
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(Path(path)) as temporary:
         temporary.write_text("".join(lines), "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: object) -> object:

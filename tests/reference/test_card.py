@@ -7,6 +7,8 @@ import pytest
 
 import brewlens.reference
 from brewlens import tasks
+from brewlens.loading import load_model
+from brewlens.model import ModelError
 from brewlens.reference.card import write_card
 from brewlens.reference.config import TrainConfig
 from brewlens.reference.data import training_programs
@@ -82,6 +84,8 @@ def test_path_of_the_bundled_model(tmp_path, monkeypatch):
     monkeypatch.setattr(brewlens.reference, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(FileNotFoundError, match="no reference model in"):
         brewlens.reference.path()
+    with pytest.raises(ModelError, match="reinstall brewlens, or train it"):
+        load_model("reference")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").touch()
     assert brewlens.reference.path() == tmp_path / "model"
