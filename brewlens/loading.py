@@ -28,6 +28,7 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
+    device_map: str | dict[str, str | int] | None = None,
     check_prompts: Sequence[str] | None = None,
 ) -> HookedModel:
     """Load a model and its tokenizer, and check that what brewlens needs holds for it.
@@ -35,7 +36,9 @@ def load_model(
     Args:
         name_or_path: ``"reference"`` (bundled), a local Hugging Face folder, or a hub id.
         device: Default: the first CUDA device if there is one, else the CPU.
-        dtype: ``float32`` (default) or ``bfloat16``, as a torch type or its name.
+        dtype: ``float32`` (default), ``bfloat16`` or ``float16``, as a torch type or its name.
+        device_map: Spread the blocks over several devices, as Hugging Face does: ``"auto"`` or a dictionary.
+            Instead of ``device``.
         check_prompts: Prompts of the self-check, which end where a digit must follow. Default: two
             short assignments, each followed by ``# The value of x is "``.
 
@@ -49,9 +52,13 @@ def load_model(
     dtype = torch.float32 if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ModelError(f"{name}: asked for dtype {dtype!r}; use 'float32' or 'bfloat16'")
+    if device is not None and device_map is not None:
+        raise ModelError(
+            f"{name}: asked for device {device!r} and device_map {device_map!r}; give one of them"
+        )
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    bridge, tokenizer = _boot(name, source, torch.device(device), dtype)
+    bridge, tokenizer = _boot(name, source, torch.device(device), dtype, device_map)
     revision = getattr(bridge.original_model.config, "_commit_hash", None)
     return HookedModel.from_bridge(
         bridge, tokenizer, name=name, revision=revision, check_prompts=check_prompts
@@ -107,7 +114,11 @@ def _check_hub(name: str) -> None:
 
 
 def _boot(
-    name: str, source: str, device: torch.device, dtype: torch.dtype
+    name: str,
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    device_map: str | dict[str, str | int] | None,
 ) -> tuple[TransformerBridge, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
@@ -119,6 +130,7 @@ def _boot(
             source,
             dtype=dtype,
             attn_implementation="eager",
+            device_map=device_map,
             output_loading_info=True,
             trust_remote_code=False,
         )
@@ -126,12 +138,15 @@ def _boot(
         if absent := sorted(report["missing_keys"] | set(report["mismatched_keys"])):
             # transformers fills such weights with random numbers and only logs it.
             raise ModelError(f"{len(absent)} weights are not in the checkpoint, first: {absent[:3]}")
+        if any(p.is_meta for p in network.parameters()):
+            raise ModelError("weights were left on disk, where they cannot be checked; leave disk out")
+        network = network.eval() if device_map is not None else network.to(device).eval()
         bridge = TransformerBridge.boot_transformers(
             source,
-            hf_model=network.to(device).eval(),
+            hf_model=network,
             # A second one: the bridge changes the settings of the tokenizer that it is given.
             tokenizer=AutoTokenizer.from_pretrained(source, trust_remote_code=False),
-            device=device,
+            device=None if device_map is not None else device,
             dtype=dtype,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:

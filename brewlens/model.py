@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from brewlens.selfcheck import ModelCheck
+
+log = logging.getLogger("brewlens")
 
 Hook = Callable[[Tensor, Any], Tensor | None]
 Prompt = str | tuple[int, ...]
@@ -112,6 +115,8 @@ class HookedModel:
             raise ModelError(f"{model.name}: the model is in training mode; call bridge.eval() first")
         model.check = check(model, check_prompts)
         model.grows = model.check.grows
+        if not model.grows:
+            log.warning("%s: injection runs padded, the slower way: %s", model.name, model.check.refused)
         return model
 
     @property

@@ -34,6 +34,7 @@ class ModelCheck:
         edit: Smallest change of the answer logits, over layers, when a block output is negated (logits).
         answers: Number of answer tokens, distinct in context.
         grows: Whether injection into a growing batch gives what padded injection gives.
+        refused: Why not, if not.
     """
 
     additivity: float
@@ -44,6 +45,7 @@ class ModelCheck:
     edit: float
     answers: int
     grows: bool
+    refused: str = ""
 
     def __str__(self) -> str:
         what = "residual additivity" if self.taps else "residual continuity (no attention and MLP taps)"
@@ -51,7 +53,7 @@ class ModelCheck:
             f"self-check passed: {what} {self.additivity:.0e}, padding {self.padding:.0e}, read-out "
             f"{self.read_out:.0e}, no-op {self.no_op:.0e}, edit changes logits by {self.edit:.1f}, "
             f"{self.answers} answer tokens distinct in context"
-            + ("" if self.grows else "; injection runs padded, the slower way")
+            + ("" if self.grows else f"; injection runs padded, the slower way: {self.refused}")
         )
 
 
@@ -85,6 +87,7 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
     edited = model.inject(-residuals, prompts, space)
     change = (edited.logits - own.logits[:, None]).abs().amax(dim=(0, 2))
     unchanged = model.inject(residuals, prompts, space)
+    refused = _refusal(model, residuals, prompts, space, edited, tolerance)
     additivity, taps = _additivity(model, batch)
     result = ModelCheck(
         additivity=additivity,
@@ -94,7 +97,8 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
         no_op=max(difference(unchanged[:, layer], own) for layer in range(model.n_layers)),
         edit=float(change.min()),
         answers=len(space),
-        grows=_grows(model, residuals, prompts, space, edited, tolerance),
+        grows=not refused,
+        refused=refused,
     )
     wrong = {
         name: value
@@ -125,23 +129,25 @@ def difference(a: AnswerLogits, b: AnswerLogits) -> float:
     return float(torch.maximum(logits, other) / scale)
 
 
-def _grows(
+def _refusal(
     model: HookedModel,
     residuals: Tensor,
     prompts: Sequence[str],
     space: AnswerSpace,
     padded: AnswerLogits,
     tolerance: float,
-) -> bool:
+) -> str:
+    """Why injection by a growing batch cannot be had for this model; nothing if it can."""
     model.grows = True
     try:
         grown = model.inject(-residuals, prompts, space)
-    except (RuntimeError, TypeError, AttributeError, ValueError, LookupError):
+    except (RuntimeError, TypeError, AttributeError, ValueError, LookupError) as error:
         # Recurrent layers and masks built per row refuse a batch that grows, each in its own way.
-        return False
+        return f"a growing batch raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     finally:
         model.grows = False
-    return difference(grown, padded) <= tolerance
+    found = difference(grown, padded)
+    return "" if found <= tolerance else f"a growing batch differs by {found:.1e}"
 
 
 def _additivity(model: HookedModel, batch: Batch) -> tuple[float, bool]:

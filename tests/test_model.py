@@ -531,6 +531,19 @@ def test_bfloat16(any_model):
     close(rounded, exact, 5e-2)
 
 
+def test_device_map(tiny_folders, tiny_model):
+    """Blocks placed one by one; here all on the CPU, which goes through the same dispatch."""
+    folder = tiny_folders["qwen2"]
+    spread = {f"model.layers.{layer}": "cpu" for layer in range(4)}
+    spread |= {name: "cpu" for name in ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")}
+    for device_map in ("auto", spread):
+        model = load_model(folder, device_map=device_map)
+        close(model.last_residuals(PROMPTS)[0], tiny_model.last_residuals(PROMPTS)[0])
+        assert model.grows
+    with pytest.raises(ModelError, match="give one of them"):
+        load_model(folder, device="cpu", device_map="auto")
+
+
 @pytest.mark.parametrize("dtype", ["float33", "int8", torch.int64])
 def test_dtype_must_be_a_floating_one(tiny_folders, dtype):
     with pytest.raises(ModelError, match="dtype"):
