@@ -3,6 +3,7 @@
 from brewlens.tasks.folds import LeakageError, assign_folds, check_leakage, groups, universe_of
 from brewlens.tasks.generate import FAMILIES, configurations, generate, stream
 from brewlens.tasks.item import Item, ItemSet
+from brewlens.tasks.near_ood import near_ood
 from brewlens.tasks.sources import ItemFileError, read_items
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "configurations",
     "generate",
     "groups",
+    "near_ood",
     "read_items",
     "stream",
     "universe_of",

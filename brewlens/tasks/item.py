@@ -24,7 +24,7 @@ class Item:
         code: The program text. Empty when a user's item gave only a prompt.
         suffix: The question, for example ``'# The value of ret is "'``. Empty when not known.
         prompt: What the model reads: ``code + suffix`` for generated items.
-        answer: The right answer, one of the answer classes.
+        answer: The right answer: one of the answer classes, or of a near-OOD item something else or nothing.
         skeleton: Hash of the syntax tree with names abstracted and literals kept.
         shape: Hash of the syntax tree with names and literals abstracted.
         twins: Kind of twin -> id of the twin item.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from tiny import VOCABULARY
 
 from brewlens import tasks
+from brewlens.capturing import capture
 from brewlens.decoding import context_stripped, logit_lens, own_suffixes
+from brewlens.decoding.context_stripped import prior_logits
 from brewlens.decoding.readout import Readout
-from brewlens.capture import capture
+from brewlens.decoding.targets import BUNDLED, CONTEXTLESS, resolve
 from brewlens.residuals import Residuals
 
 TOLERANCE = 5e-5
@@ -20,9 +25,9 @@ def items():
     return tasks.generate(("computing", "conditional"), n=27)[::6]
 
 
-def naive_logits(model, text, layer=None, vector=None, keep=None):
-    """The model's logits behind ``text``; one forward, plain hooks of torch on the blocks."""
-    ids = torch.tensor([model.token_ids(text)])
+def naive_logits(model, prompt, layer=None, vector=None, keep=None):
+    """The model's logits behind a text or token ids; one forward, plain hooks of torch on the blocks."""
+    ids = torch.tensor([model.token_ids(prompt) if isinstance(prompt, str) else prompt])
     network = model.bridge.original_model
     handles = []
 
@@ -92,6 +97,88 @@ def test_the_last_layer_is_the_models_own_answer(any_model, items):
         np.testing.assert_allclose(
             readout.logits[:, -1], passed.output.logits, atol=TOLERANCE, rtol=TOLERANCE
         )
+
+
+@pytest.mark.parametrize(
+    "target", [t for t in BUNDLED if t.kind in ("few_shot", "contextless")], ids=lambda t: t.name
+)
+def test_other_target_prompts_equal_the_naive_loop(any_model, items, target):
+    few, space = items[:2], any_model.answer_space(items.prompts)
+    residuals = capture(any_model, few.prompts, few.ids)
+    prompts = resolve(target, any_model, few, space)
+    subtracted, raw = context_stripped(any_model, residuals, prompts, space)
+    ids = list(space.token_ids)
+    for row, prompt in enumerate(prompts):
+        prior = naive_logits(any_model, prompt)
+        for layer in range(any_model.n_layers):
+            patched = naive_logits(any_model, prompt, layer, residuals.values[row, layer])
+            np.testing.assert_allclose(raw.logits[row, layer], patched[ids], atol=TOLERANCE, rtol=TOLERANCE)
+            np.testing.assert_allclose(
+                subtracted.logits[row, layer], (patched - prior)[ids], atol=2 * TOLERANCE, rtol=TOLERANCE
+            )
+            other = 1 - patched.softmax(-1)[ids].sum()
+            assert abs(raw.other_mass[row, layer] - other) < TOLERANCE
+
+
+def test_without_context_it_does_not_matter_which_token_is_replaced(any_model, items):
+    few, space = items[:3], any_model.answer_space(items.prompts)
+    residuals = capture(any_model, few.prompts, few.ids)
+    lone = resolve(CONTEXTLESS, any_model, few, space)
+    assert all(len(prompt) == 1 for prompt in lone)
+    raw, prior = [], []
+    for prompts in (lone, [(5,)] * 3, [(200,)] * 3):
+        readouts = context_stripped(any_model, residuals, prompts, space)
+        raw.append(readouts[1].logits)
+        prior.append(prior_logits(*readouts))
+    for other in raw[1:]:
+        np.testing.assert_allclose(other, raw[0], atol=TOLERANCE, rtol=TOLERANCE)
+    assert all(np.abs(other - prior[0]).max() > 0.05 for other in prior[1:])  # the prior does depend on it
+    behind_a_token = context_stripped(any_model, residuals, [(5, *prompt) for prompt in lone], space)[1]
+    assert np.abs(behind_a_token.logits - raw[0]).max() > 0.01
+
+
+def test_residuals_are_read_block_by_block(tiny_model, items, monkeypatch):
+    space = tiny_model.answer_space(items.prompts)
+    whole = capture(tiny_model, items.prompts, items.ids)
+    expected = context_stripped(tiny_model, whole, own_suffixes(items), space)
+    parts = Residuals(
+        tuple(whole.values.split([2, 4, 3])), items.ids, whole.tokens, whole.model, whole.layers
+    )
+    sizes, inject = [], type(tiny_model).inject
+
+    def counted(self, residuals, targets, *args, **options):
+        sizes.append(len(residuals))
+        return inject(self, residuals, targets, *args, **options)
+
+    blocks = Residuals.blocks
+    monkeypatch.setattr(type(tiny_model), "inject", counted)
+    monkeypatch.setattr(Residuals, "blocks", lambda self: blocks(self, 3))
+    monkeypatch.setattr(Residuals, "values", property(lambda self: pytest.fail("all residuals at once")))
+    found = context_stripped(tiny_model, parts, own_suffixes(items), space)
+    assert sizes == [2, 3, 1, 3]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a.logits, b.logits, atol=TOLERANCE, rtol=TOLERANCE)
+        np.testing.assert_allclose(a.other_mass, b.other_mass, atol=TOLERANCE)
+        assert VOCABULARY not in (*a.logits.shape, *a.other_mass.shape)
+
+
+def test_context_stripped_refuses_what_does_not_fit(tiny_model, items):
+    space = tiny_model.answer_space(items.prompts)
+    residuals = capture(tiny_model, items.prompts, items.ids)
+    with pytest.raises(ValueError, match="found 8 for 9 samples"):
+        context_stripped(tiny_model, residuals, own_suffixes(items)[1:], space)
+    with pytest.raises(ValueError, match="'mlp_out'; capture resid_post"):
+        context_stripped(tiny_model, replace(residuals, tap="mlp_out"), own_suffixes(items), space)
+
+
+def test_the_prior_is_found_again_and_only_where_there_is_one(tiny_model, items):
+    space = tiny_model.answer_space(items.prompts)
+    residuals = capture(tiny_model, items.prompts, items.ids)
+    subtracted, raw = context_stripped(tiny_model, residuals, own_suffixes(items), space)
+    prior = tiny_model.base_logits(own_suffixes(items), space).logits
+    np.testing.assert_allclose(prior_logits(subtracted, raw), prior, atol=TOLERANCE, rtol=TOLERANCE)
+    with pytest.raises(ValueError, match="one prior for all layers"):
+        prior_logits(logit_lens(tiny_model, residuals, space), raw)
 
 
 def test_items_without_a_question_get_the_constant_one():
