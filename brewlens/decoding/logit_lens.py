@@ -19,6 +19,7 @@ from torch import Tensor
 
 from brewlens.answers import AnswerSpace
 from brewlens.decoding.readout import Readout
+from brewlens.decoding.sequences import read_sequences
 from brewlens.residuals import Residuals
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ def logit_lens(model: HookedModel, residuals: Residuals, space: AnswerSpace) -> 
     Args:
         model: The model that the residuals come from.
         residuals: The residual stream at any layers, streamed.
-        space: The answer classes, one token each.
+        space: The answer classes. Where they have several tokens, the prompts are run again with the
+            beginnings of the answers behind them (see :mod:`brewlens.decoding.sequences`).
 
     Raises:
-        ValueError: If the residuals are not the residual stream of a model of this shape, or a class has
-            several tokens.
+        ValueError: If the residuals are not the residual stream of a model of this shape.
     """
     return read_layers(model, residuals, space, "logit_lens", STREAM)
 
@@ -56,12 +57,14 @@ def read_layers(
     Args:
         model: The model that the residuals come from.
         residuals: Of any layers, streamed.
-        space: The answer classes, one token each.
+        space: The answer classes.
         decoder: What the readout is called.
         taps: The taps whose residuals may be read.
         translate: Maps residuals and their layer (0-based) to what the final norm reads.
     """
     check_taps(model, residuals, decoder, taps)
+    if not space.single:
+        return read_sequences(model, residuals, space, decoder, translate)
     logits = np.empty((len(residuals), residuals.n_layers, len(space)), dtype=np.float32)
     other = np.empty(logits.shape[:2], dtype=np.float32)
     for rows, values in residuals.blocks(block_size(residuals)):
