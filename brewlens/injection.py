@@ -260,12 +260,12 @@ def _chunks(model: HookedModel, rows: Rows, memory: int) -> Iterator[Int[Tensor,
 
 def _row_bytes(model: HookedModel, prefix: int, steps: int) -> int:
     """About what one row of a forward takes at its widest: a block's inner activations."""
-    cfg = model.bridge.cfg
-    width = model.d_model
+    cfg, width = model.bridge.cfg, model.d_model
+    heads = int(cfg.n_heads) * int(cfg.d_head)
     inner = int(getattr(cfg, "d_mlp", None) or 4 * width)
     # Residual, its norm, queries, keys, values, their rotations and the attention's output; the MLP's gate,
     # up, activation and product; the prefix's keys and values, picked for the row and repeated per head.
-    return model.dtype.itemsize * (steps * (8 * width + 4 * inner) + (prefix + steps) * 4 * width)
+    return model.dtype.itemsize * (steps * (4 * (width + heads) + 4 * inner) + (prefix + steps) * 4 * heads)
 
 
 def _cache_bytes(model: HookedModel, prefix: int) -> int:

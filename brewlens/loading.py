@@ -149,6 +149,7 @@ def _boot(
             device=None if device_map is not None else device,
             dtype=dtype,
         )
+        _keep_dtype(bridge, dtype)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(
@@ -157,3 +158,14 @@ def _boot(
             "id, that the hub can be reached or the model is in the local cache"
         ) from error
     return bridge, tokenizer
+
+
+def _keep_dtype(bridge: TransformerBridge, dtype: torch.dtype) -> None:
+    """Cast rotated queries and keys back, as Hugging Face does where embeddings are float32 (OLMo 2)."""
+    if dtype == torch.float32:
+        return
+    for name in ("hook_rot_q", "hook_rot_k"):
+        for block in bridge.blocks:
+            point = getattr(getattr(block, "attn", None), name, None)
+            if point is not None:
+                point.add_perma_hook(lambda x, hook: x.to(dtype))

@@ -173,18 +173,36 @@ class HookedModel:
             ValueError: If there is no token, or the prompt is longer than the model's context.
         """
         ids = tuple(self.tokenizer(prompt)["input_ids"])
-        limit = getattr(self.bridge.cfg, "n_ctx", None)
-        if not ids or (limit and len(ids) > limit):
-            raise ValueError(
-                f"prompt {prompt[-40:]!r} has {len(ids)} tokens; {self.name} reads 1 to {limit}. "
-                "Leave the prompt out or shorten it"
-            )
+        self._check_length(ids, repr(prompt[-40:]))
         if max(ids) >= self.d_vocab:
             raise ModelError(
                 f"{self.name}: token {max(ids)} of {prompt[-40:]!r} is outside the model's vocabulary of "
                 f"{self.d_vocab}; the tokenizer belongs to another model"
             )
         return ids
+
+    @cached_property
+    def context(self) -> int | None:
+        """Most tokens that the model reads; None if it does not say.
+
+        A model with longrope embeddings switches them for a whole batch as soon as one prompt is longer than
+        it was first trained for, so there it ends.
+        """
+        config: Any = self.bridge.original_model.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        limits = [getattr(self.bridge.cfg, "n_ctx", None)]
+        for part in (rope, *(v for v in rope.values() if isinstance(v, dict))):
+            if part.get("rope_type") == "longrope":
+                limits += [part.get("original_max_position_embeddings")]
+                limits += [getattr(config, "original_max_position_embeddings", None)]
+        return min((limit for limit in limits if limit), default=None)
+
+    def _check_length(self, ids: Sequence[int], what: str) -> None:
+        if not ids or (self.context and len(ids) > self.context):
+            raise ValueError(
+                f"prompt {what} has {len(ids)} tokens; {self.name} reads 1 to {self.context}. "
+                "Leave the prompt out or shorten it"
+            )
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, unchanged: no clean-up, special tokens shown."""
@@ -476,8 +494,10 @@ class HookedModel:
         """
         texts = {p: self.token_ids(p) for p in dict.fromkeys(_listed(prompts)) if isinstance(p, str)}
         ids = [texts[p] if isinstance(p, str) else tuple(p) for p in prompts]
-        if not all(ids) or max(map(max, ids)) >= self.d_vocab:
-            raise ValueError(f"token ids of a prompt must be at least one and below {self.d_vocab}")
+        for tokens in ids:
+            self._check_length(tokens, str(list(tokens[:8])))
+            if not 0 <= min(tokens) <= max(tokens) < self.d_vocab:
+                raise ValueError(f"token ids run from 0 to {self.d_vocab - 1}, found {list(tokens)}")
         return ids
 
 

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from brewlens.answers import AnswerSpace
     from brewlens.model import AnswerLogits, HookedModel
 
-# Two names and two lengths, so that padding and injection into another prompt are exercised.
-DEFAULT_PROMPTS = ('x = 3\n# The value of x is "', 'total = 4 + 1\n# The value of total is "')
+# Two lengths, so that padding and injection into another prompt are exercised; two of one length, whose
+# prefixes must not be mistaken for each other.
+DEFAULT_PROMPTS = (
+    'x = 3\n# The value of x is "',
+    'total = 4 + 1\n# The value of total is "',
+    'y = 7\n# The value of y is "',
+)
 TOLERANCE = {torch.float32: 5e-5, torch.float64: 5e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
@@ -26,8 +31,9 @@ class ModelCheck:
 
     Attributes:
         additivity: ``resid_pre + attn_out + mlp_out`` against ``resid_post``, worst layer; where the
-            model has no such taps, ``resid_post`` against the next block's ``resid_pre``.
-        taps: Whether attention and MLP outputs were there to be added.
+            model has no such taps, or they are not all of a block, ``resid_post`` against the next block's
+            ``resid_pre``.
+        taps: Whether attention and MLP outputs add up to their block.
         padding: Residuals of padded prompts against the same prompts alone.
         read_out: Read-out of the last residual against the model's own logits.
         no_op: Injection of a prompt's own residuals against the prompt left alone.
@@ -48,7 +54,11 @@ class ModelCheck:
     refused: str = ""
 
     def __str__(self) -> str:
-        what = "residual additivity" if self.taps else "residual continuity (no attention and MLP taps)"
+        what = (
+            "residual additivity"
+            if self.taps
+            else "residual continuity (attention and MLP outputs do not add up to their block)"
+        )
         return (
             f"self-check passed: {what} {self.additivity:.0e}, padding {self.padding:.0e}, read-out "
             f"{self.read_out:.0e}, no-op {self.no_op:.0e}, edit changes logits by {self.edit:.1f}, "
@@ -74,6 +84,15 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
         ) from error
     tolerance = TOLERANCE.get(model.dtype, 5e-5)
     batch = model.encode(prompts)
+    try:
+        with torch.no_grad():
+            model.bridge(batch.tokens)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        raise ModelError(
+            f"{model.name}: asked for a forward pass in {model.dtype}, found {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}. TransformerLens' bridge cannot run this architecture in "
+            "this type; try float32, or another version of transformer-lens"
+        ) from error
     residuals, _ = model.last_residuals(prompts)
     own = model.answer_logits(prompts, space)
 
@@ -138,9 +157,13 @@ def _refusal(
     tolerance: float,
 ) -> str:
     """Why injection by a growing batch cannot be had for this model; nothing if it can."""
+    from brewlens.model import ModelError
+
     model.grows = True
     try:
         grown = model.inject(-residuals, prompts, space)
+    except ModelError:
+        return "in a growing batch a row that is not written differs from a plain forward"
     except (RuntimeError, TypeError, AttributeError, ValueError, LookupError) as error:
         # Recurrent layers and masks built per row refuse a batch that grows, each in its own way.
         return f"a growing batch raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
@@ -163,15 +186,19 @@ def _additivity(model: HookedModel, batch: Batch) -> tuple[float, bool]:
     wanted = [f"blocks.{layer}.{name}" for layer in range(model.n_layers) for name in names]
     with torch.no_grad(), model.hooks([(n, keep(n)) for n in wanted if n in model.bridge.hook_dict]):
         model.bridge(batch.tokens, use_cache=False)
-    taps = all(n in seen for n in wanted)
-    errors = []
-    for layer in range(model.n_layers):
-        post = seen[f"blocks.{layer}.hook_resid_post"]
-        if taps:
-            parts = torch.stack([seen[f"blocks.{layer}.{name}"] for name in names[:3]])
+
+    def at(layer: int, name: str) -> Tensor:
+        return seen[f"blocks.{layer}.{name}"]
+
+    # A block may hold more than the two: a state-space path beside attention, for one.
+    more = {name for block in model.bridge.blocks for name in block.submodules} & {"mamba", "ssm", "mixer"}
+    if all(n in seen for n in wanted) and not more:
+        error = 0.0
+        for layer in range(model.n_layers):
+            parts = torch.stack([at(layer, name) for name in names[:3]])
             # Rounding is relative to the summands, which may cancel.
-            scale = max(parts.abs().max(), post.abs().max())
-            errors.append(float((parts.sum(0) - post).abs().max() / scale))
-        elif layer + 1 < model.n_layers:
-            errors.append(_relative(seen[f"blocks.{layer + 1}.hook_resid_pre"], post))
-    return max(errors), taps
+            off = (parts.sum(0) - at(layer, names[3])).abs().max() / parts.abs().sum(0).max()
+            error = max(error, float(off))
+        return error, True
+    later = range(1, model.n_layers)
+    return max((_relative(at(n, names[0]), at(n - 1, names[3])) for n in later), default=0.0), False

@@ -452,8 +452,9 @@ def test_useless_inputs_are_refused(tiny_model):
         values = residuals.unsqueeze(2).repeat(1, 1, len(positions), 1)
         with pytest.raises(ValueError, match="-1 to -1 here"):
             tiny_model.inject(values, TARGETS, space, positions=positions)
-    with pytest.raises(ValueError, match="token ids"):
-        tiny_model.inject(residuals, [(), *TARGETS[1:]], space)
+    for ids, found in (((), "has 0 tokens"), ((5, 300), "run from 0 to 258, found .*300")):
+        with pytest.raises(ValueError, match=found):
+            tiny_model.inject(residuals, [ids, *TARGETS[1:]], space)
     with pytest.raises(ValueError, match="0 to 3"):
         tiny_model.inject(residuals[:, :1], TARGETS, space, layers=[4])
     with pytest.raises(ValueError, match="width 32"):
@@ -700,3 +701,32 @@ def test_a_model_whose_batch_cannot_grow_gets_the_padded_way(tiny_model, monkeyp
         monkeypatch.setattr(injection, "growing", growing)
         model = HookedModel.from_bridge(tiny_model.bridge, tiny_model.tokenizer)
         assert not model.grows and "padded" in str(model.check)
+
+
+def test_longrope_ends_where_its_embeddings_would_switch(tmp_path):
+    """Beyond that, a long prompt would change what a short one beside it reads."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    config = Phi3Config(
+        **{**tiny._ROTARY, "max_position_embeddings": 256},
+        original_max_position_embeddings=64,
+        rope_parameters={**rope, "original_max_position_embeddings": 64},
+    )
+    Phi3ForCausalLM(config).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    assert model.context == 64
+    model.last_residuals(["x" * 64])
+    for prompt in ("x" * 65, (5,) * 65):
+        with pytest.raises(ValueError, match="reads 1 to 64"):
+            model.last_residuals([prompt])
+
+
+def test_a_forward_that_fails_is_told_with_the_model_and_what_to_do(tiny_model, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("Original component not set for rotary_emb")
+
+    monkeypatch.setattr(type(tiny_model.bridge), "forward", fail)
+    with pytest.raises(ModelError, match=r"cannot run this architecture.*another version"):
+        HookedModel.from_bridge(tiny_model.bridge, tiny_model.tokenizer)
