@@ -63,6 +63,23 @@ def run_command(
     n: Annotated[int | None, typer.Option(help="Items per family.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of items and folds.")] = None,
     folds: Annotated[int | None, typer.Option(help="Number of folds.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The answers of your items, with commas; or: items. Default: digits.")
+    ] = None,
+    scoring: Annotated[
+        str | None, typer.Option(help="token, first (token) or sequence, for answers of several tokens.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="What follows an answer, with --scoring sequence.")] = None,
+    probe: Annotated[str | None, typer.Option(help="logistic, ridge or mlp.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Target prompts: bundled (ten of them) or own (the items').")
+    ] = None,
+    near_ood: Annotated[
+        int | None, typer.Option(help="Near-OOD programs per family for the probe's class other.")
+    ] = None,
+    tuned_lens: Annotated[
+        bool | None, typer.Option("--tuned-lens/--no-tuned-lens", help="Train and read a tuned lens.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<model>-<plan>.")] = None,
@@ -79,8 +96,15 @@ def run_command(
         study,
         model=model,
         items=None if items is None else str(items),
-        families=None if families is None else [f.strip() for f in families.split(",") if f.strip()],
+        families=None if families is None else _listed(families),
         n=n,
+        classes=classes if classes in (None, "items") else _listed(classes),
+        scoring=scoring,
+        end=end,
+        probe=probe,
+        prompts=prompts,
+        near_ood=near_ood,
+        tuned_lens=tuned_lens,
         seed=seed,
         folds=folds,
         dtype=dtype,
@@ -112,7 +136,7 @@ def tasks(
     from brewlens.study.show import tasks_table
     from brewlens.tasks import FAMILIES, generate
 
-    names = FAMILIES if families is None else tuple(f.strip() for f in families.split(",") if f.strip())
+    names = FAMILIES if families is None else tuple(_listed(families))
     items = generate(names, n=n, seed=seed)
     tasks_table(items, show)
     if out is not None:
@@ -179,6 +203,10 @@ def card(
         run, items, baseline=baseline, card_command=f"brewlens reference card {run} --n {n} --seed {seed}"
     )
     typer.echo(run / "model" / "README.md")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def main() -> None:

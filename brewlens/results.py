@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
@@ -12,6 +13,9 @@ from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.trajectory import Lifecycle
 from brewlens.residuals import Residuals
 from brewlens.tasks.item import ItemSet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Trace:
         model: Name of the model.
         residuals: The residuals, unless they were left on disk.
         manifest: Plan, versions, hashes and times of the run; empty for a trace made in a session.
+        tables: What the decoders tell beside their readouts, by name: ``bias``, ``calibration``,
+            ``prompts``, ``prompt_spread``, ``near_ood_recognised``, ``tuned_lens``, as far as asked for.
     """
 
     items: ItemSet
@@ -37,6 +43,7 @@ class Trace:
     model: str
     residuals: Residuals | None = None
     manifest: Mapping[str, object] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def n_layers(self) -> int:
@@ -57,6 +64,7 @@ class Trace:
             readouts={name: readout.select(rows) for name, readout in self.readouts.items()},
             lifecycle=self.lifecycle.select(rows),
             residuals=None,
+            tables={},  # they speak of all samples
         )
 
     def __repr__(self) -> str:

@@ -64,11 +64,12 @@ DECODERS = {
     "tuned_lens": Line("tuned lens", "#56b4e9", marker="v"),
     "context_stripped": Line("context-stripped", "#d55e00", marker="s"),
     "context_stripped_raw": Line("context-stripped (raw)", "#e69f00", (0, (3, 1.5)), marker="D"),
+    "context_stripped_pooled": Line("context-stripped (ten prompts)", "#a6761d", (0, (6, 1.5))),
     "surface": Line("surface (text only)", "#8a5fa8", (0, (5, 2))),
     "chance": Line("chance", "#8a9199", (0, (1, 1.5))),
     "model": Line("model's own answer", INK, marker="*"),
 }
-_SPARE = ("#cc79a7", "#a6761d", "#66709e", "#7a7a00")
+_SPARE = ("#cc79a7", "#66709e", "#7a7a00")
 
 _RC = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that every machine draws the same bytes

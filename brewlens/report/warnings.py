@@ -9,6 +9,7 @@ from brewlens.decoding.surface import DECODABLE
 FORMAT_MISS = 0.01
 BYPASSED = 0.1
 SMALL = 100
+MISCALIBRATED = 0.1
 _SHOWN = 8
 
 
@@ -17,7 +18,8 @@ def warnings_of(summary: Mapping) -> list[str]:
 
     Families whose text-only baseline reaches ``DECODABLE``; format misses above ``FORMAT_MISS`` of a
     family; a ``bypassed`` share above ``BYPASSED``; families of fewer than ``SMALL`` samples;
-    configurations that gave fewer items than asked.
+    a target prompt whose prior favours some answers; a probe whose probabilities are off by more than
+    ``MISCALIBRATED``; configurations that gave fewer items than asked.
 
     Args:
         summary: The content of ``summary.json``.
@@ -25,7 +27,7 @@ def warnings_of(summary: Mapping) -> list[str]:
     families = summary["families"].items()
     checks = (_surface, _format_miss, _bypassed, _small)
     found = [f"{name}: {text}" for check in checks for name, family in families for text in check(family)]
-    return [*found, *_short(summary["short"])]
+    return [*found, *_biased(summary.get("checks") or {}), *_short(summary["short"])]
 
 
 def _surface(family: Mapping) -> Iterator[str]:
@@ -61,6 +63,29 @@ def _small(family: Mapping) -> Iterator[str]:
     if family["n"] < SMALL:
         n = "is only 1 sample" if family["n"] == 1 else f"are only {family['n']} samples"
         yield f"there {n}, fewer than {SMALL}, so its intervals are wide and its probes see little."
+
+
+def _biased(checks: Mapping) -> Iterator[str]:
+    priors = (checks.get("bias") or {}).get("priors", [])
+    for prior in priors:
+        if prior["flagged"] and prior["prompt"] == "own":
+            yield (
+                f"the question alone, without the program, favours the answer {prior['favoured']} "
+                f"({percent(prior['favoured_share'])} of the mass, Cohen’s w {prior['w']:.2f}, n "
+                f"{prior['n']}); context-stripped decoding subtracts this, which is right at early layers "
+                "and bends the last ones the other way: compare the raw readout there."
+            )
+    if uneven := [p["prompt"] for p in priors if p["flagged"] and p["prompt"] != "own"]:
+        yield (
+            f"of the other target prompts, {', '.join(uneven)} favour some answers before any residual is "
+            "put in; their share in the pooled readout is to be read with care."
+        )
+    probe = checks.get("calibration")
+    if probe and probe["ece_debiased"] > MISCALIBRATED:
+        yield (
+            f"the probe’s probabilities at its best layer are off by {percent(probe['ece_debiased'])} on "
+            f"average (ECE, n {probe['n']}); its arg max is what landmarks use."
+        )
 
 
 def _short(short: Mapping[str, str]) -> Iterator[str]:

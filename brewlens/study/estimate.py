@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+import torch
 
-from brewlens.answers import DIGITS
-from brewlens.decoding import own_suffixes
-from brewlens.decoding.probe import fit_logits, threads_for
-from brewlens.study.pipeline import DECODERS
+from brewlens.decoding import BUNDLED, FitOptions, fit_probes, own_suffixes
+from brewlens.residuals import Residuals
+from brewlens.study.pipeline import decoders
 from brewlens.study.plan import Plan
-from brewlens.study.run import disk_bytes, load_items
+from brewlens.study.run import classes_of, disk_bytes, load_items, options_of
+from brewlens.tasks import assign_folds
 
 _TIMED = 64
 
@@ -32,7 +32,8 @@ def estimate(plan: Plan) -> dict[str, str]:
     n, layers, width = len(items), model.n_layers, model.d_model
     families = items.families
     few = items.select(np.linspace(0, n - 1, min(n, _TIMED)).astype(int).tolist())
-    space = model.answer_space(items.prompts, DIGITS)
+    classes = classes_of(plan, items)
+    space = model.answer_space(items.prompts, classes, scoring=plan.scoring, end=plan.end)
 
     def seconds_each(call) -> float:
         call()
@@ -43,28 +44,32 @@ def estimate(plan: Plan) -> dict[str, str]:
     passed = model.forward(few.prompts, space)
     forward = seconds_each(lambda: model.forward(few.prompts, space))
     stripped = seconds_each(lambda: model.inject(passed.residuals, own_suffixes(few), space))
-    train = max(2, int(n / len(families) * (1 - 1 / plan.folds)))
-    rng = np.random.default_rng(0)
-    noise, target = rng.normal(size=(train, width)).astype(np.float32), np.arange(train) % len(DIGITS)
-
-    def fit() -> float:
-        start = time.perf_counter()
-        fit_logits(noise, target, noise[:10], len(DIGITS), C=plan.probe_c)
-        return time.perf_counter() - start
-
-    with threadpool_limits(threads_for(n, width)):
-        probe = min(fit(), fit()) * layers * plan.folds * len(families)
-    item_bytes = layers * width * 4
+    # One layer of one family, with noise of the residuals' size; real ones take about as long.
+    family = items.family(families[0])
+    noise = np.random.default_rng(0).normal(size=(len(family), 1, width)).astype(np.float32)
+    stand_in = Residuals.of(torch.from_numpy(noise), family.ids, [(0,)] * len(family), model.name)
+    fold = assign_folds(family, plan.folds, plan.seed)
+    start = time.perf_counter()
+    fit_probes(
+        *(stand_in, family, fold, classes),
+        options=FitOptions(kind=plan.probe, C=plan.probe_c),
+        device=model.device,
+    )
+    probe = (time.perf_counter() - start) * layers * n / len(family)
+    prompts = 1 + (len(BUNDLED) if plan.prompts == "bundled" else 0)
+    stripped *= prompts
     weights = sum(p.numel() * p.element_size() for p in model.bridge.original_model.parameters())
     total = n * (forward + stripped) + probe
+    asked = decoders(options_of(plan))
     return {
         "model": repr(model),
         "items": f"{n} in {len(families)} families",
-        "cells": f"{n * layers * len(DECODERS)} = {n} items x {layers} layers x {len(DECODERS)} decoders",
-        "memory": f"about {(weights + 2 * n * item_bytes) / 1e9 + 1.0:.1f} GB",
+        "cells": f"{n * layers * len(asked)} = {n} items x {layers} layers x {len(asked)} decoders",
+        "memory": f"about {(weights + 8 * n * width * 4) / 1e9 + 1.0:.1f} GB",
         "disk": f"about {disk_bytes(n, layers, width, plan.dtype) / 1e6:.0f} MB",
         "time": (
             f"about {total:.0f} s on {model.device}: residuals {n * forward:.0f} s, context-stripped "
-            f"{n * stripped:.0f} s, probes {probe:.0f} s (from timing {len(few)} items and one probe)"
+            f"{n * stripped:.0f} s, probes {probe:.0f} s (from timing {len(few)} items and one layer of "
+            "probes)"
         ),
     }

@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
 
-from brewlens.answers import DIGITS, AnswerSpace
-from brewlens.decoding import context_stripped, logit_lens, own_suffixes, probe, surface
+from brewlens.answers import DIGITS, AnswerSpace, Scoring
+from brewlens.capturing import capture
+from brewlens.decoding import (
+    BUNDLED,
+    OWN,
+    FitOptions,
+    NearOOD,
+    answer_shares,
+    audit_bias,
+    calibration,
+    context_stripped,
+    fit_probes,
+    logit_lens,
+    own_suffixes,
+    prior_logits,
+    readiness,
+    surface,
+    tuned_lens_out_of_fold,
+)
+from brewlens.decoding.fold_fit import Kind
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import Lifecycle, lifecycle
 from brewlens.residuals import Residuals
 from brewlens.results import Trace
-from brewlens.tasks import ItemSet, assign_folds
+from brewlens.tasks import ItemSet, assign_folds, near_ood
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
+
+Prompts = Literal["own", "bundled"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides how residuals are decoded.
+
+    Attributes:
+        probe: ``logistic``, ``ridge`` or ``mlp``.
+        probe_c: Inverse strength of the probe's L2 penalty; None chooses it inside the folds.
+        prompts: ``own`` reads readiness with each sample's own question; ``bundled`` with nine prompts more
+            besides, and measures how far they agree.
+        tuned_lens: Train and read a tuned lens too, out of fold.
+        seed: Seed of the tuned lens.
+    """
+
+    probe: Kind = "logistic"
+    probe_c: float | None = None
+    prompts: Prompts = "bundled"
+    tuned_lens: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,42 +73,107 @@ class Inputs:
     folds: Int[np.ndarray, "sample"]
     residuals: Residuals
     space: AnswerSpace
-    probe_c: float
+    options: Options
+    near_ood: NearOOD | None
     progress: bool
 
 
-def _probe(inputs: Inputs) -> tuple[Readout, ...]:
-    return (
-        probe(
-            inputs.residuals,
-            inputs.items,
-            inputs.folds,
-            inputs.space.classes,
-            C=inputs.probe_c,
-            progress=inputs.progress,
-        ),
+@dataclass(frozen=True)
+class Decoded:
+    """What a decoder gives: readouts, tables about them, and files that it can write."""
+
+    readouts: tuple[Readout, ...]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
+
+
+def _probe(inputs: Inputs) -> Decoded:
+    fit = fit_probes(
+        inputs.residuals,
+        inputs.items,
+        inputs.folds,
+        inputs.space.classes,
+        options=FitOptions(kind=inputs.options.probe, C=inputs.options.probe_c),
+        other=inputs.near_ood,
+        device=inputs.model.device,
+        progress=inputs.progress,
     )
+    tables = {} if fit.near_ood is None else {"near_ood_recognised": fit.recognised()}
+    if inputs.options.probe != "ridge":  # whose scores are no probabilities
+        tables["calibration"] = calibration(fit.readout, inputs.items.answers)
+    return Decoded((fit.readout,), tables, {"probes.safetensors": fit.probes.save})
 
 
-def _logit_lens(inputs: Inputs) -> tuple[Readout, ...]:
-    return (logit_lens(inputs.model, inputs.residuals, inputs.space),)
+def _logit_lens(inputs: Inputs) -> Decoded:
+    return Decoded((logit_lens(inputs.model, inputs.residuals, inputs.space),))
 
 
-def _context_stripped(inputs: Inputs) -> tuple[Readout, ...]:
-    targets = own_suffixes(inputs.items)
-    return context_stripped(inputs.model, inputs.residuals, targets, inputs.space, progress=inputs.progress)
+def _tuned_lens(inputs: Inputs) -> Decoded:
+    readout, trainings = tuned_lens_out_of_fold(
+        inputs.model,
+        inputs.residuals,
+        inputs.items,
+        inputs.folds,
+        inputs.space,
+        seed=inputs.options.seed,
+        progress=inputs.progress,
+    )
+    frames = [training.to_frame().assign(fold=fold) for fold, training in enumerate(trainings)]
+    return Decoded((readout,), {"tuned_lens": pd.concat(frames, ignore_index=True)})
 
 
-def _surface(inputs: Inputs) -> tuple[Readout, ...]:
-    return (surface(inputs.items, inputs.folds, inputs.space.classes),)
+def _context_stripped(inputs: Inputs) -> Decoded:
+    """Each sample's own question for the lifecycle; the other prompts for its spread and the audit."""
+    model, residuals, items, space = inputs.model, inputs.residuals, inputs.items, inputs.space
+    subtracted, raw = context_stripped(model, residuals, own_suffixes(items), space, progress=inputs.progress)
+    readouts = {("own", "subtracted"): subtracted, ("own", "raw"): raw}
+    priors = {"own": prior_logits(subtracted, raw)}
+    tables = {}
+    if inputs.options.prompts == "bundled":
+        others = [target for target in BUNDLED if target is not OWN]
+        several = readiness(
+            *(model, residuals, items, space, [OWN, *others]),
+            keep_logits=False,
+            unusable="leave_out",
+            progress=inputs.progress,
+        )
+        readouts |= {("pooled", "subtracted"): several.pooled, ("pooled", "raw"): several.pooled_raw}
+        priors |= {name: prior for name, prior in zip(several.names, several.prior, strict=True)}
+        tables = {
+            "prompts": several.to_frame(),
+            "prompt_spread": pd.concat(
+                [several.spread("subtracted"), several.spread("raw")], ignore_index=True
+            ),
+            "prompts_left_out": pd.DataFrame(
+                {"prompt": list(several.left_out), "reason": list(several.left_out.values())}, dtype="string"
+            ),
+        }
+    tables["bias"] = audit_bias(readouts, priors, expected=_expected(items.answers, space)).table
+    kept = [r for (prompt, version), r in readouts.items() if prompt == "own" or version == "subtracted"]
+    return Decoded(tuple(kept), tables)
 
 
-DECODERS: dict[str, Callable[[Inputs], tuple[Readout, ...]]] = {
+def _expected(answers: Sequence[str], space: AnswerSpace) -> np.ndarray | None:
+    """The answers' own shares, or none where a class never is the answer."""
+    return answer_shares(answers, space.classes) if set(answers) == set(space.classes) else None
+
+
+def _surface(inputs: Inputs) -> Decoded:
+    return Decoded((surface(inputs.items, inputs.folds, inputs.space.classes),))
+
+
+DECODERS: dict[str, Callable[[Inputs], Decoded]] = {
     "surface": _surface,
     "logit_lens": _logit_lens,
+    "tuned_lens": _tuned_lens,
     "context_stripped": _context_stripped,
     "probe": _probe,
 }
+
+
+def decoders(options: Options) -> dict[str, Callable[[Inputs], Decoded]]:
+    """The decoders that the options ask for, in order."""
+    return {name: decode for name, decode in DECODERS.items() if name != "tuned_lens" or options.tuned_lens}
 
 
 def lifecycles(
@@ -92,7 +199,7 @@ def lifecycles(
 
 
 def missed_format(top_id: Tensor, space: AnswerSpace) -> np.ndarray:
-    """Whether the first choice over the full vocabulary is not the token of a class."""
+    """Whether the first choice over the full vocabulary is not the (first) token of a class."""
     return ~np.isin(top_id.numpy(), space.token_ids)
 
 
@@ -102,7 +209,14 @@ def trace(
     *,
     folds: int = 5,
     seed: int = 0,
-    probe_c: float = 0.1,
+    classes: Sequence[str] = DIGITS,
+    scoring: Scoring = "token",
+    end: str = "",
+    probe: Kind = "logistic",
+    probe_c: float | None = None,
+    near_ood_items: int = 0,
+    prompts: Prompts = "own",
+    tuned_lens: bool = False,
     tail_start: float = 0.75,
     confident: float = 0.5,
     progress: bool = True,
@@ -114,7 +228,16 @@ def trace(
         items: The items, generated or read from a file.
         folds: Folds of the probe and the surface baseline.
         seed: Seed of the folds.
-        probe_c: Inverse strength of the probe's L2 penalty.
+        classes: The answers that are told apart.
+        scoring: ``token`` where every class is one token; ``first`` goes by the first token of each;
+            ``sequence`` by the log-probability of the whole answer.
+        end: What follows an answer, for ``sequence``: it tells ``4`` from the beginning of ``42``.
+        probe: ``logistic``, ``ridge`` or ``mlp``.
+        probe_c: Inverse strength of the probe's L2 penalty; None chooses it inside the folds.
+        near_ood_items: Near-OOD programs per family that the probe learns as ``other``; generated families
+            only.
+        prompts: ``own``, or ``bundled``: readiness with ten target prompts and its spread.
+        tuned_lens: Train and read a tuned lens too.
         tail_start: The tail is every layer ``l >= floor(tail_start * L)``.
         confident: The least tail confidence of a misresolved sample.
         progress: Show progress bars.
@@ -122,12 +245,19 @@ def trace(
     Raises:
         ValueError: If the model cannot say the answer classes in one token each, or items are too few.
     """
-    space = model.answer_space(items.prompts, DIGITS)
+    space = model.answer_space(items.prompts, classes, scoring=scoring, end=end)
     fold = assign_folds(items, folds, seed)
     passed = model.forward(items.prompts, space, progress=progress)
     residuals = Residuals.of(passed.residuals, items.ids, passed.tokens, model.name)
-    inputs = Inputs(model, items, fold, residuals, space, probe_c, progress)
-    readouts = {r.decoder: r for decode in DECODERS.values() for r in decode(inputs)}
+    other = None
+    if near_ood_items:
+        unanswerable = near_ood(items, near_ood_items, seed=seed)
+        read = capture(model, unanswerable.prompts, unanswerable.ids, progress=progress)
+        other = NearOOD.beside(read, unanswerable, items, fold)
+    options = Options(probe, probe_c, prompts, tuned_lens, seed)
+    inputs = Inputs(model, items, fold, residuals, space, options, other, progress)
+    decoded = [decode(inputs) for decode in decoders(options).values()]
+    readouts = {r.decoder: r for d in decoded for r in d.readouts}
     life = lifecycles(
         items,
         readouts,
@@ -136,4 +266,5 @@ def trace(
         tail_start=tail_start,
         confident=confident,
     )
-    return Trace(items, fold, readouts, life, model.name, residuals)
+    tables = {name: table for d in decoded for name, table in d.tables.items()}
+    return Trace(items, fold, readouts, life, model.name, residuals, tables=tables)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from brewlens.answers import Scoring
 from brewlens.tasks import FAMILIES
 
 N_GENERATED = 810
@@ -29,7 +30,18 @@ class Plan(BaseModel):
         seed: Seed of items and folds.
         items: A JSON-lines file of the user's own items, instead of generated ones.
         folds: Number of folds.
-        probe_c: Inverse strength of the probe's L2 penalty.
+        classes: The answers that are told apart: a list, or ``items`` for those that the items file has.
+            Default: the ten digits.
+        scoring: ``token`` where every answer is one token, ``first`` to go by the first token of each,
+            ``sequence`` for the log-probability of the whole answer.
+        end: What follows an answer, for ``sequence``.
+        probe: ``logistic``, ``ridge`` or ``mlp``.
+        probe_c: Inverse strength of the probe's L2 penalty; by default chosen inside the folds.
+        near_ood: Near-OOD programs per family that the probe learns as ``other``. Default: a tenth of ``n``,
+            as many as of each digit, for generated items where that is at least ten; none for an items file.
+        prompts: ``own`` reads readiness with each sample's own question; ``bundled`` with nine prompts more
+            besides.
+        tuned_lens: Train and read a tuned lens too, out of fold.
         tail_start: The tail is every layer ``l >= floor(tail_start * L)``.
         confident: The least tail confidence of a misresolved sample.
         dtype: Of weights and stored residuals.
@@ -44,7 +56,14 @@ class Plan(BaseModel):
     seed: int = 0
     items: str | None = None
     folds: Annotated[int, Field(ge=2)] = 5
-    probe_c: Annotated[float, Field(gt=0)] = 0.1
+    classes: tuple[str, ...] | Literal["items"] | None = None
+    scoring: Scoring = "token"
+    end: str = ""
+    probe: Literal["logistic", "ridge", "mlp"] = "logistic"
+    probe_c: Annotated[float, Field(gt=0)] | None = None
+    near_ood: Annotated[int, Field(ge=0)] | None = None
+    prompts: Literal["own", "bundled"] = "bundled"
+    tuned_lens: bool = False
     tail_start: Annotated[float, Field(ge=0, lt=1)] = 0.75
     confident: Annotated[float, Field(ge=0, le=1)] = 0.5
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -61,10 +80,27 @@ class Plan(BaseModel):
             raise ValueError("name each family once, at least one")
         return tuple(families)
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _distinct(cls, classes: object) -> object:
+        if classes is None or classes == "items":
+            return classes
+        if not isinstance(classes, list | tuple) or len(set(classes)) != len(classes) or len(classes) < 2:
+            raise ValueError('classes must be a list of at least two different answers, or "items"')
+        return tuple(classes)
+
     @model_validator(mode="after")
     def _one_source(self) -> Plan:
         if self.items is not None and self.families != FAMILIES:
             raise ValueError("families are those of generated programs; give families or items, not both")
+        if self.items is not None and self.near_ood:
+            raise ValueError("near-OOD programs are made for generated families; leave near_ood out")
+        if self.items is None and self.classes is not None:
+            raise ValueError("generated programs are answered by digits; give classes with an items file")
+        if self.folds < 3 and (self.probe == "mlp" or (self.probe == "logistic" and self.probe_c is None)):
+            raise ValueError("two folds leave nothing to choose the probe on; give probe_c, or three folds")
+        if self.end and self.scoring != "sequence":
+            raise ValueError("end is what follows a whole answer; give it with scoring = 'sequence'")
         return self
 
     @property
@@ -73,18 +109,30 @@ class Plan(BaseModel):
         return N_GENERATED if self.n is None and self.items is None else self.n
 
     @property
+    def per_family_ood(self) -> int:
+        """Near-OOD programs per family."""
+        if self.near_ood is not None:
+            return self.near_ood
+        tenth = (self.per_family or N_GENERATED) // 10
+        return 0 if self.items is not None or tenth < 10 else tenth
+
+    @property
     def torch_device(self) -> str | None:
         """The device as torch knows it; None leaves the choice to :func:`brewlens.load_model`."""
         return None if self.device == "auto" else self.device
 
     def stated(self) -> dict[str, object]:
         """The plan as plain data, defaults that depend on other fields filled in."""
-        return {**self.model_dump(mode="json"), "n": self.per_family}
+        return {**self.model_dump(mode="json"), "n": self.per_family, "near_ood": self.per_family_ood}
 
     @property
     def key(self) -> str:
         """Hash of what decides the results; where they are computed does not."""
-        content = {**self.model_dump(exclude={"device"}), "n": self.per_family}
+        content = {
+            **self.model_dump(exclude={"device"}),
+            "n": self.per_family,
+            "near_ood": self.per_family_ood,
+        }
         if self.items is not None:
             content["items"] = _file_hash(Path(self.items))
             del content["families"]

@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brewlens.answer_logits import AnswerLogits
-from brewlens.answers import DIGITS
+from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.capturing import SHARD, read_shards, write_shard
-from brewlens.decoding.surface import majority
+from brewlens.decoding import NearOOD, majority
 from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
-from brewlens.study.pipeline import DECODERS, Inputs, lifecycles, missed_format
-from brewlens.study.plan import N_GENERATED, Plan
+from brewlens.study.pipeline import (
+    Decoded,
+    Inputs,
+    Options,
+    decoders,
+    lifecycles,
+    missed_format,
+)
+from brewlens.study.plan import N_GENERATED, Plan, PlanError
 from brewlens.study.store import (
     RunFolderError,
     Store,
@@ -30,7 +37,7 @@ from brewlens.study.store import (
     write_table,
 )
 from brewlens.study.summary import summarise, versions, wall_seconds
-from brewlens.tasks import ItemSet, assign_folds, generate, read_items
+from brewlens.tasks import ItemSet, assign_folds, generate, near_ood, read_items
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
@@ -51,7 +58,30 @@ def load_items(plan: Plan) -> ItemSet:
     """
     if plan.items is None:
         return generate(plan.families, n=plan.per_family or N_GENERATED, seed=plan.seed)
-    return read_items(plan.items)[: plan.n]
+    named = DIGITS if plan.classes is None else None if plan.classes == "items" else plan.classes
+    return read_items(plan.items, named)[: plan.n]
+
+
+def classes_of(plan: Plan, items: ItemSet) -> tuple[str, ...]:
+    """The answer classes of a plan: the digits, those that it names, or those that its items have.
+
+    Raises:
+        PlanError: If the items have too many or too few answers to be classes.
+    """
+    if plan.classes is None:
+        return DIGITS
+    if plan.classes != "items":
+        return plan.classes
+    found = tuple(sorted(set(items.answers)))
+    if not 2 <= len(found) <= MOST_CLASSES:
+        raise PlanError(
+            f"{plan.items} has {len(found)} different answers, first {found[:5]}; as classes there must "
+            f"be 2 to {MOST_CLASSES}"
+        )
+    return found
+
+
+MOST_CLASSES = 200
 
 
 @dataclass
@@ -67,9 +97,14 @@ class _Run:
         self._stage("items", items_key, self._write_items)
         items, folds = tables.read_items(store.folder, store.manifest["items"])
         self._check_disk(len(items))
-        residuals, output = self._capture(items, items_key)
-        space = model.answer_space(items.prompts, DIGITS)
-        inputs = Inputs(model, items, folds, residuals, space, self.plan.probe_c, self.progress)
+        classes = classes_of(self.plan, items)
+        space = model.answer_space(items.prompts, classes, scoring=self.plan.scoring, end=self.plan.end)
+        residuals, output = self._capture(items, space, items_key)
+        inputs = Inputs(
+            *(model, items, folds, residuals, space, options_of(self.plan)),
+            self._near_ood(items, folds, items_key),
+            self.progress,
+        )
         decode_key = self._decode(inputs, key_of(items_key, self._model_key))
         readouts = tables.read_readouts(store.path("readouts.safetensors"), items.ids)
         life = lifecycles(
@@ -80,7 +115,8 @@ class _Run:
             tail_start=self.plan.tail_start,
             confident=self.plan.confident,
         )
-        trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
+        found = tables.read_tables(store.folder, store.manifest)
+        trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest, found)
         self._stage("tables", key_of("tables", decode_key), lambda: self._write_tables(trace))
         self._stage("report", key_of("report", decode_key), lambda: write_report(store.folder, trace))
         return trace
@@ -102,6 +138,7 @@ class _Run:
 
     def _check_disk(self, n: int) -> None:
         need = disk_bytes(n, self.model.n_layers, self.model.d_model, self.plan.dtype)
+        log.info("the run folder will take about %.3g GB", need / 1e9)
         there = sum(p.stat().st_size for p in self.store.folder.rglob("*") if p.is_file())
         free = shutil.disk_usage(self.store.folder).free
         if need - there > free:
@@ -110,8 +147,7 @@ class _Run:
                 "free; free some or choose another folder with --out"
             )
 
-    def _capture(self, items: ItemSet, items_key: str) -> tuple[Residuals, AnswerLogits]:
-        space = self.model.answer_space(items.prompts, DIGITS)
+    def _capture(self, items: ItemSet, space: AnswerSpace, items_key: str) -> tuple[Residuals, AnswerLogits]:
         paths = []
         for start in range(0, len(items), SHARD):
             part = items[start : start + SHARD]
@@ -129,30 +165,55 @@ class _Run:
             self._stage(name, key_of(name, items_key, self._model_key, SHARD), make)
         return read_captured(paths)
 
+    def _near_ood(self, items: ItemSet, folds: np.ndarray, items_key: str) -> NearOOD | None:
+        count = self.plan.per_family_ood
+        if not count:
+            return None
+        unanswerable = near_ood(items, count, seed=self.plan.seed)
+        name = "residuals/near_ood.safetensors"
+        path = self.store.path(name)
+
+        def make() -> list[str]:
+            write_shard(
+                *(path, self.model, self.model.ids(unanswerable.prompts), unanswerable.ids),
+                progress=self.progress,
+            )
+            return [name]
+
+        self._stage(name, key_of(name, items_key, self._model_key, count, unanswerable.fingerprint), make)
+        read = read_shards([path])[0][RESID_POST]
+        return NearOOD.beside(read, unanswerable, items, folds)
+
     def _decode(self, inputs: Inputs, base_key: str) -> str:
         """Each decoder in a file of its own until all are there; then one file, and the parts go."""
-        store = self.store
-        keys = {name: key_of(name, base_key, self.plan.probe_c, self.plan.folds) for name in DECODERS}
+        store, asked = self.store, decoders(inputs.options)
+        keys = {name: key_of(name, base_key, self.plan.stated()) for name in asked}
         key = key_of("readouts", keys)
         if store.whole("readouts", key):
             log.info("readouts: already there")
             return key
-        parts = []
-        for name, decode in DECODERS.items():
+        parts, beside = [], []
+        for name, decode in asked.items():
             part = f"partial/{name}.safetensors"
             parts.append(part)
 
-            def make(part: str = part, decode: Callable = decode) -> list[str]:
-                tables.write_readouts(store.path(part), {r.decoder: r for r in decode(inputs)})
-                return [part]
+            def make(part: str = part, decode: Callable[[Inputs], Decoded] = decode) -> list[str]:
+                decoded = decode(inputs)
+                tables.write_readouts(store.path(part), {r.decoder: r for r in decoded.readouts})
+                for table, frame in decoded.tables.items():
+                    write_table(store.path(f"tables/{table}.parquet"), frame)
+                for file, save in decoded.files.items():
+                    save(store.path(file))
+                return [part, *(f"tables/{table}.parquet" for table in decoded.tables), *decoded.files]
 
             self._stage(f"decoding/{name}", keys[name], make)
+            beside += [f for f in store.manifest["stages"][f"decoding/{name}"]["files"] if f != part]
         ids = inputs.items.ids
         merged = {n: r for p in parts for n, r in tables.read_readouts(store.path(p), ids).items()}
 
         def merge() -> list[str]:
             tables.write_readouts(store.path("readouts.safetensors"), merged)
-            return ["readouts.safetensors"]
+            return ["readouts.safetensors", *beside]
 
         self._stage("readouts", key, merge)
         shutil.rmtree(store.path("partial"))
@@ -166,7 +227,8 @@ class _Run:
         layers = pd.concat([r.to_frame(answers) for r in trace.readouts.values()], ignore_index=True)
         layers["layer"] = layers["layer"].astype("Int64").mask(layers["decoder"] == "surface")
         write_table(folder / "layers.parquet", layers)
-        baseline = majority(trace.items, trace.folds)
+        classes = next(iter(trace.readouts.values())).classes
+        baseline = majority(trace.items, trace.folds, classes)
         write_json(folder / "summary.json", summarise(trace, baseline))
         return ["samples.parquet", "layers.parquet", "summary.json"]
 
@@ -214,6 +276,11 @@ def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> 
     return _Run(plan, model, store, progress).execute()
 
 
+def options_of(plan: Plan) -> Options:
+    """How a plan wants residuals decoded."""
+    return Options(plan.probe, plan.probe_c, plan.prompts, plan.tuned_lens, plan.seed)
+
+
 def read_captured(paths: Sequence[Path]) -> tuple[Residuals, AnswerLogits]:
     """Memory-mapped residuals of a run, and the model's own answers."""
     taps, output = read_shards(paths)
@@ -224,8 +291,8 @@ def read_captured(paths: Sequence[Path]) -> tuple[Residuals, AnswerLogits]:
 
 def disk_bytes(n: int, layers: int, width: int, dtype: str) -> int:
     """About what a run folder will take: residuals, readouts, tables, figures and report."""
-    residuals = n * layers * width * (2 if dtype == "bfloat16" else 4)
-    readouts = n * layers * (4 * 10 * 4 + 3 * 4)
+    residuals = n * layers * width * (2 if dtype == "bfloat16" else 4) * 6 // 5  # with near-OOD programs
+    readouts = n * layers * (6 * 10 * 4 + 5 * 4)
     return residuals + 2 * readouts + n * 4000 + 8_000_000
 
 
@@ -245,7 +312,7 @@ def load_run(folder: str | Path) -> Trace:
     plan = manifest["plan"]
     items, folds = tables.read_items(folder, manifest["items"])
     readouts = tables.read_readouts(folder / "readouts.safetensors", items.ids)
-    shards = sorted(name for name in stages if name.startswith("residuals/"))
+    shards = sorted(name for name in stages if name.startswith("residuals/") and "near_ood" not in name)
     residuals, output = read_captured([folder / s for s in shards])
     import pandas as pd
 
@@ -258,7 +325,8 @@ def load_run(folder: str | Path) -> Trace:
         tail_start=plan["tail_start"],
         confident=plan["confident"],
     )
-    return Trace(items, np.asarray(folds), readouts, life, manifest["model"]["name"], residuals, manifest)
+    name, found = manifest["model"]["name"], tables.read_tables(folder, manifest)
+    return Trace(items, np.asarray(folds), readouts, life, name, residuals, manifest, found)
 
 
 def write_figures(folder: Path, trace: Trace) -> list[str]:

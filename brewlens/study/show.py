@@ -117,6 +117,8 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
         f"for {same['count']} of {same['n']} samples",
         highlight=False,
     )
+    for line in check_lines(summary["checks"]):
+        console.print(line, highlight=False)
     console.print(_NOTE, style="dim", highlight=False)
     for name, group in summary["families"].items():
         if group["surface"] is not None and group["surface"]["value"] >= DECODABLE:
@@ -125,6 +127,42 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
             )
     _short(summary["short"], console)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def check_lines(checks: Mapping[str, Any]) -> list[str]:
+    """How far target prompts agree, which are biased, and how well the probe is calibrated."""
+    lines = []
+    if (spread := checks["target_prompts"]) is not None:
+        low, high = spread["icc_single_low"], spread["icc_single_high"]
+        icc = "-" if low is None else f"{spread['icc_single']:.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(
+            f"target prompts: {spread['n_prompts']}, at layer {spread['layer']} right in "
+            f"{100 * spread['least']:.0f} % ({spread['least_prompt']}) to {100 * spread['greatest']:.0f} % "
+            f"({spread['greatest_prompt']}), mean {100 * spread['mean']:.0f} % "
+            f"[{100 * spread['mean_low']:.0f}, {100 * spread['mean_high']:.0f}]; agreement on a sample "
+            f"ICC(A,1) {icc}"
+        )
+        lines += [f"left out: target prompt {name}: {why}" for name, why in spread["left_out"].items()]
+    if checks["bias"] is not None:
+        own, *others = checks["bias"]["priors"]
+        biased = [f"{p['prompt']} ({p['w']:.1f})" for p in others if p["flagged"]]
+        lines.append(
+            f"prior of the own question: {'uneven' if own['flagged'] else 'even'} over the answers, "
+            f"Cohen's w {own['w']:.2f}, n {own['n']}" + (f"; uneven: {', '.join(biased)}" if biased else "")
+        )
+    if (probe := checks["calibration"]) is not None:
+        lines.append(
+            f"probe at layer {probe['layer']}: calibration error (ECE) {probe['ece_debiased']:.3f}, Brier "
+            f"{probe['brier']:.3f}, n {probe['n']}"
+        )
+    if (near := checks["near_ood"]) is not None:
+        lines.append(
+            f"near-OOD programs there: {100 * near['recognised']:.0f} % recognised as other "
+            f"[{100 * near['low']:.0f}, {100 * near['high']:.0f}], n {near['n']}; false alarms "
+            f"{100 * near['false_alarms']:.0f} % "
+            f"[{100 * near['false_low']:.0f}, {100 * near['false_high']:.0f}], n {near['n_items']}"
+        )
+    return lines
 
 
 def _short(short: Mapping[str, str], console: Console) -> None:

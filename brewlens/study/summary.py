@@ -12,6 +12,7 @@ from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import NEVER, OUTCOMES, RESOLUTION
 from brewlens.results import Trace
 from brewlens.stats import mean_interval, share
+from brewlens.study.checks import checks
 
 
 def share_of(hits: np.ndarray) -> dict[str, Any] | None:
@@ -48,6 +49,7 @@ def summarise(trace: Trace, majority: Readout) -> dict[str, Any]:
         "overall": _group(trace, majority, everything),
         "configurations": _configurations(trace),
         "last_layer_identity": _identity(trace),
+        "checks": checks(trace),
         "first_hit_chance": {"no_fpcl": float((1 - 1 / len(classes)) ** layers)},
         "short": dict(trace.items.provenance.get("short") or {}),  # type: ignore[call-overload]
     }

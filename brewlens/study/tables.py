@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -115,3 +115,11 @@ def read_readouts(path: Path, ids: Sequence[str]) -> dict[str, Readout]:
             )
             for name in names
         }
+
+
+def read_tables(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tables that the decoders wrote beside their readouts, by name."""
+    import pandas as pd
+
+    names = [f for f in manifest["stages"]["readouts"]["files"] if f.startswith("tables/")]
+    return {Path(name).stem: pd.read_parquet(folder / name) for name in names}

@@ -29,13 +29,14 @@ class ItemFileError(ValueError):
     """A file of items cannot be used. The text names the file, the line, and what to do."""
 
 
-def read_items(path: str | Path, classes: Sequence[str] = DIGITS) -> ItemSet:
+def read_items(path: str | Path, classes: Sequence[str] | None = DIGITS) -> ItemSet:
     """Read items from a JSON-lines file.
 
     Each line is an object with ``prompt`` and ``answer`` (text, or a number for convenience), and
     optionally ``id``, ``family``, ``factors``, ``code`` and ``suffix``. A prompt that ends with its
     ``suffix`` needs no ``code``. Without a suffix, the last line of the prompt is taken for one when it
-    is a comment. Programs are parsed for their skeleton and never run.
+    is a comment. Programs are parsed for their skeleton and never run. ``classes`` are the answers that may
+    occur; None allows any.
 
     Raises:
         ItemFileError: If the file is missing, empty or not text; if a line is not a JSON object, lacks
@@ -67,7 +68,7 @@ def read_items(path: str | Path, classes: Sequence[str] = DIGITS) -> ItemSet:
     return ItemSet(tuple(items), {}, provenance)
 
 
-def _item(path: Path, number: int, line: str, classes: Sequence[str]) -> Item:
+def _item(path: Path, number: int, line: str, classes: Sequence[str] | None) -> Item:
     where = f"{path}, line {number}"
     try:
         fields = json.loads(line)
@@ -86,9 +87,10 @@ def _item(path: Path, number: int, line: str, classes: Sequence[str]) -> Item:
     for name, value in fields.items():
         if not isinstance(value, _FIELDS[name]):
             raise ItemFileError(f"{where}: {name} must be {_FIELDS[name].__name__}, found {value!r}")
-    if fields["answer"] not in classes:
+    if classes is not None and fields["answer"] not in classes:
         raise ItemFileError(
-            f"{where}: answer {fields['answer']!r} is not one of the answer classes {', '.join(classes)}"
+            f"{where}: answer {fields['answer']!r} is not one of the answer classes {', '.join(classes)}; "
+            "name others with --classes, or take those of the file with --classes items"
         )
     for name, level in fields.get("factors", {}).items():
         if name in _RESERVED or type(level) not in (int, str):

@@ -27,7 +27,7 @@ def test_the_key_changes_with_the_results_only(tmp_path):
     assert make_plan(device="cuda").key == plan.key
     keys = {
         make_plan(**o).key
-        for o in ({"n": 5}, {"seed": 1}, {"model": "x"}, {"families": ["loop"]}, {"folds": 2})
+        for o in ({"n": 5}, {"seed": 1}, {"model": "x"}, {"families": ["loop"]}, {"folds": 4})
     }
     assert len(keys | {plan.key}) == 6
     items = tmp_path / "a.jsonl"
@@ -72,3 +72,19 @@ def test_a_file_of_items_is_read_whole_unless_n_says_otherwise(tmp_path):
     assert len(load_items(make_plan(items=str(path), n=7))) == 7
     with pytest.raises(PlanError, match="families or items, not both"):
         make_plan(items=str(path), families=["loop"])
+
+
+def test_choices_that_do_not_go_together():
+    for options, reason in (
+        ({"folds": 2}, "three folds"),
+        ({"classes": ["a", "b"]}, "with an items file"),
+        ({"items": "x.jsonl", "near_ood": 5}, "leave near_ood out"),
+        ({"end": '"'}, "scoring = 'sequence'"),
+        ({"classes": ["a", "a"], "items": "x.jsonl"}, "two different answers"),
+        ({"scoring": "letters"}, "'token', 'first' or 'sequence'"),
+    ):
+        with pytest.raises(PlanError, match=reason):
+            make_plan(**options)
+    assert make_plan(folds=2, probe_c=0.1).folds == 2
+    assert make_plan().per_family_ood == 81 and make_plan(n=90).per_family_ood == 0
+    assert make_plan(n=90, near_ood=30).stated()["near_ood"] == 30
