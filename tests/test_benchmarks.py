@@ -22,13 +22,18 @@ from benchmarks.settings import ACCELERATOR, PROCESSOR, QUICK, Limit, Shape
 SHAPE = Shape.of(4, 64)
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """The command sets it for its own process; here it is put back."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return models.hooked(SHAPE, tmp_path_factory.mktemp("model"))
 
 
 def test_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # the command sets it for good
     monkeypatch.setattr(memory, "apart", memory.watched)  # a process each takes too long here
     main(["--quick", "--out", str(tmp_path)])
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -49,10 +54,12 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert "share of the GEMM peak" in capsys.readouterr().out
 
 
-def test_unknown_part_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("arguments", [["--only", "injection,weather"], ["--device", "weather"]])
+def test_what_is_not_there_is_refused(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["--only", "injection,weather", "--out", str(tmp_path)])
+        main([*arguments, "--out", str(tmp_path)])
     assert "weather" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_accelerator_path_in_bfloat16(tmp_path):

@@ -111,12 +111,12 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
     groups = {**summary["families"], "overall": summary["overall"]}
     console.print(outcome_table(groups))
     console.print(accuracy_table(groups))
-    same = summary["last_layer_identity"]
-    console.print(
-        f"check: raw context-stripped decoding at the last layer is the model's own answer "
-        f"for {same['count']} of {same['n']} samples",
-        highlight=False,
-    )
+    if (same := summary["last_layer_identity"]) is not None:
+        console.print(
+            f"check: raw context-stripped decoding at the last layer is the model's own answer "
+            f"for {same['count']} of {same['n']} samples",
+            highlight=False,
+        )
     for line in check_lines(summary["checks"]):
         console.print(line, highlight=False)
     console.print(_NOTE, style="dim", highlight=False)

@@ -58,8 +58,12 @@ def summarise(trace: Trace, majority: Readout) -> dict[str, Any]:
 def _identity(trace: Trace) -> dict[str, Any] | None:
     """How often un-subtracted context-stripped decoding at the last layer is the model's own answer.
 
-    By construction always; less says that residuals and injection do not fit together.
+    By construction always; less says that residuals and injection do not fit together. None for answers of
+    several tokens, whose later tokens the model gives without the program.
     """
+    plan: Any = trace.manifest.get("plan") or {}
+    if plan.get("scoring") == "sequence":
+        return None
     last = trace.readouts["context_stripped_raw"].predicted[:, trace.n_layers - 1]
     own = trace.readouts["context_stripped_raw"].target_index(trace.lifecycle.output)
     return share_of(last == own)

@@ -223,3 +223,33 @@ def test_own_items(tiny_folders, tmp_path):
     found = run(plan, tmp_path / "r", progress=False)
     assert found.items.families == ("mine",)
     assert load_run(tmp_path / "r").items.ids == found.items.ids
+
+
+def test_answers_of_several_tokens(tiny_folders, tmp_path):
+    """Two-digit answers from a file, by their whole token sequence, through every decoder."""
+    lines = [
+        {"prompt": f'v{k} = {k % 7}\n# {k * k} is "', "answer": f"{10 + k % 3}", "family": "mine"}
+        for k in range(60)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = dict(model=str(tiny_folders["llama"]), items=str(path), prompts="own")
+    with pytest.raises(ValueError, match="not one of the answer classes"):
+        run(make_plan(**options), tmp_path / "digits", progress=False)
+    with pytest.raises(ValueError, match="scoring='sequence'"):
+        run(make_plan(**options, classes="items"), tmp_path / "one", progress=False)
+    made = run(
+        make_plan(**options, classes="items", scoring="sequence", end='"', tuned_lens=True),
+        tmp_path / "several",
+        progress=False,
+    )
+    assert {r.classes for r in made.readouts.values()} == {("10", "11", "12")}
+    assert {"probe", "logit_lens", "tuned_lens", "context_stripped", "surface"} <= set(made.readouts)
+    own = bl.load_model(tiny_folders["llama"], device="cpu")
+    space = own.answer_space(made.items.prompts, ("10", "11", "12"), scoring="sequence", end='"')
+    expected = own.answer_logits(made.items.prompts, space)
+    np.testing.assert_allclose(made.readouts["logit_lens"].logits[:, -1], expected.logits, atol=2e-4)
+    np.testing.assert_allclose(made.readouts["tuned_lens"].logits[:, -1], expected.logits, atol=2e-4)
+    assert made.lifecycle.output == tuple(np.array(["10", "11", "12"])[expected.predicted])
+    summary = json.loads((tmp_path / "several" / "summary.json").read_text())
+    assert summary["last_layer_identity"] is None and summary["checks"]["target_prompts"] is None
