@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test types clean
+.PHONY: demo test types bench clean
 
 demo: $(STAMP)
 	$(BIN)/brewlens run
@@ -16,6 +16,10 @@ test: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/pyright
+
+# About ten minutes on two cores; let the machine do nothing else meanwhile.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
 
 # Without torch, the small CPU build; a torch that is there is left alone. Of CPU builds, 2.13.0 is tested.
 $(STAMP): pyproject.toml

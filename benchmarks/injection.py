@@ -1,111 +1,194 @@
-"""Injection, three ways, on the same work: the naive loop, rows of full prompts, and the growing batch.
+"""Injection of every sample at every layer, five ways on the same work, beside the machine's limit.
 
-    python benchmarks/injection.py --samples 64 --layers 16 --width 256
-
-A random Qwen2 of that size reads a target of eight tokens; every sample is injected at every layer. The
-naive loop, one forward per sample and layer, is timed on a part of the samples and scaled up; all three are
-compared there.
+The limit is what the blocks' matrix products take at the measured peak: a sample written at block ``l``
+passes ``L - 1 - l`` blocks, so ``N`` samples need ``N L (L - 1) / 2`` evaluations of a block on one token, in
+whatever way. Attention over positions, norms, the read-out and the target's own run are left out of it.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import tempfile
-import time
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from brewlens import load_model
-from brewlens.answer_logits import AnswerLogits
+from benchmarks import models
+from benchmarks.clock import race, threads
+from benchmarks.machine import gemm_peak
+from benchmarks.records import Record
+from benchmarks.settings import Settings
+from brewlens.answers import AnswerSpace
+from brewlens.model import HookedModel
+
+THREADS = 1
+OWN = "brewlens"
+ROWS = "rows of full prompts"
+LOOP = "naive loop of hooks (TransformerLens)"
+BARE = "naive loop of hooks (bare Hugging Face)"
+TRACED = "nnsight, one trace per sample and layer"
+LIMIT = "the blocks' matrix products at the GEMM peak"
+
+Answers = Float[Tensor, "sample layer class"]
 
 
-def random_model(layers: int, width: int, folder: Path) -> Path:
-    """A random Qwen2 with one token per byte, saved as a Hugging Face folder."""
-    config = Qwen2Config(
-        vocab_size=260,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        num_key_value_heads=width // 64,
-        architectures=["Qwen2ForCausalLM"],
+@dataclass(frozen=True)
+class Work:
+    """Residuals to be written at the last token of a target prompt, at every layer.
+
+    Attributes:
+        residuals: ``[sample, layer, d_model]``, on the CPU.
+        target: Token ids of the target prompt.
+        space: The answers whose logits are read.
+    """
+
+    residuals: Float[Tensor, "sample layer d_model"]
+    target: tuple[int, ...]
+    space: AnswerSpace
+
+    def first(self, samples: int) -> Work:
+        """The same for the first samples."""
+        return Work(self.residuals[:samples], self.target, self.space)
+
+    def __len__(self) -> int:
+        return len(self.residuals)
+
+
+def work_for(model: HookedModel, settings: Settings, samples: int) -> Work:
+    """Random residuals of the model's depth and width, and a target of the length asked for."""
+    generator = torch.Generator().manual_seed(1)
+    residuals = torch.randn(samples, model.n_layers, model.d_model, generator=generator)
+    target = '# The value of it is "'[-settings.target :]
+    return Work(residuals, model.token_ids(target), model.answer_space([target]))
+
+
+def growing(model: HookedModel, work: Work) -> Answers:
+    """brewlens as it is called."""
+    return model.inject(work.residuals, [work.target] * len(work), work.space).logits
+
+
+def full_prompts(model: HookedModel, work: Work) -> Answers:
+    """One row per sample and layer, each the whole target prompt: brewlens' way for any causal model."""
+    grows, model.grows = model.grows, False
+    try:
+        return growing(model, work)
+    finally:
+        model.grows = grows
+
+
+def naive(model: HookedModel, work: Work) -> Answers:
+    """One forward per sample and layer, with a TransformerLens hook on the block."""
+    batch, rows = model.batch([work.target]), []
+    for sample in work.residuals:
+        for layer, value in enumerate(sample):
+
+            def write(x: Tensor, hook: Any, value: Tensor = value) -> Tensor:
+                return batch.replace(x, value[None].to(x))
+
+            with model.hooks([(model.block_output(layer), write)]):
+                rows.append(model.run(batch, work.space).logits)
+    return torch.cat(rows).reshape(*work.residuals.shape[:2], -1)
+
+
+@torch.no_grad()
+def naive_bare(network: PreTrainedModel, work: Work) -> Answers:
+    """One forward per sample and layer, with a torch hook on the block."""
+    tokens = torch.tensor([work.target], device=network.device)
+    last, ids, rows = len(work.target) - 1, list(work.space.token_ids), []
+    for sample in work.residuals:
+        for layer, value in enumerate(sample):
+
+            def write(block: Any, inputs: Any, x: Tensor, value: Tensor = value) -> Tensor:
+                x = x.clone()
+                x[:, last] = value.to(x)
+                return x
+
+            handle = network.model.layers[layer].register_forward_hook(write)
+            rows.append(network(tokens).logits[:, last, ids].float().cpu())
+            handle.remove()
+    return torch.cat(rows).reshape(*work.residuals.shape[:2], -1)
+
+
+@torch.no_grad()
+def traced(network: PreTrainedModel, work: Work) -> Answers:
+    """One nnsight trace per sample and layer, as its documentation teaches to overwrite a layer's output."""
+    from nnsight import NNsight  # pyright: ignore[reportMissingImports]
+
+    model = NNsight(network)
+    tokens = torch.tensor([work.target], device=network.device)
+    last, ids, rows = len(work.target) - 1, list(work.space.token_ids), []
+    for sample in work.residuals.to(network.device, network.dtype):
+        for layer, value in enumerate(sample):
+            with model.trace(tokens):
+                model.model.layers[layer].output[:, last] = value
+                logits = model.output.logits[:, last].save()
+            rows.append(logits[:, ids].float().cpu())
+    return torch.cat(rows).reshape(*work.residuals.shape[:2], -1)
+
+
+def difference(found: Answers, reference: Answers) -> float:
+    """Largest difference on the samples that both have, relative to the largest logit."""
+    n = min(len(found), len(reference))
+    return float((found[:n] - reference[:n]).abs().max() / reference[:n].abs().max())
+
+
+def measure(record: Record, folder: Path) -> None:
+    """Time the ways of injection, and compare what they give."""
+    settings, dtype = record.settings, getattr(torch, record.settings.dtype)
+    model = models.hooked(settings.shape, folder, settings.device, dtype)
+    # The attention that TransformerLens uses too: another one rounds otherwise, which bfloat16 shows.
+    bare = models.network(settings.shape, settings.device, dtype, "eager")
+    work = work_for(model, settings, settings.samples)
+    ways: dict[str, tuple[Callable[..., Answers], Any, int]] = {
+        OWN: (growing, model, settings.samples),
+        ROWS: (full_prompts, model, settings.row_samples),
+        LOOP: (naive, model, settings.naive_samples),
+        BARE: (naive_bare, bare, settings.naive_samples),
+    }
+    if importlib.util.find_spec("nnsight") is not None:
+        ways[TRACED] = (traced, bare, settings.naive_samples)
+    with threads(THREADS):
+        for way, what, _ in ways.values():
+            way(what, work.first(1))
+        first_peak = gemm_peak(settings.gemm, dtype, settings.device)
+        calls = {name: partial(way, what, work.first(n)) for name, (way, what, n) in ways.items()}
+        times = race(calls, settings.repeats, settings.device)
+        peak = max(first_peak, gemm_peak(settings.gemm, dtype, settings.device))
+    own, reference = times[OWN], times[BARE].result
+    for name, (_, _, n) in ways.items():
+        record.time(
+            *("injection", name, times[name], own),
+            scale=settings.samples / n,
+            error=difference(times[name].result, reference),
+            note="" if n == settings.samples else f"{n} of {settings.samples} samples, scaled",
+        )
+    limit = settings.shape.injection_flops(settings.samples) / peak
+    record.bound("injection", LIMIT, limit, own, f"peak {peak / 1e9:.4g} GFLOP/s, before and after")
+    if TRACED not in ways:
+        record.absent("injection", TRACED, "not installed: pip install nnsight")
+    _lines(record, limit / own.best)
+
+
+def _lines(record: Record, reached: float) -> None:
+    settings = record.settings
+    here = {timing.way: timing for timing in record.timings if timing.part == "injection"}
+    where = "one thread" if settings.device == "cpu" else "one device"
+    record.line(
+        "injection.seconds",
+        f"injection of {settings.samples} samples at {settings.shape.layers} layers, width "
+        f"{settings.shape.width}, target of {settings.target} tokens",
+        here[OWN].seconds,
+        "s",
+        f"{settings.dtype}, {where}; context-stripped decoding is this and a subtraction",
     )
-    torch.manual_seed(0)
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(["<pad>", *alphabet])}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>").save_pretrained(folder)
-    return folder
-
-
-def naive(model, residuals, targets, space) -> AnswerLogits:
-    """One forward per sample and layer, with a hook on the block."""
-    rows = []
-    for values, target in zip(residuals, targets, strict=True):
-        batch = model.encode([target])
-        for layer, value in enumerate(values):
-            with model.hooks(
-                [
-                    (
-                        model.block_output(layer),
-                        lambda x, hook, v=value, b=batch: b.replace(x, v[None].to(x.dtype)),
-                    )
-                ]
-            ):
-                rows.append(model.run(batch, space))
-    return AnswerLogits.concatenate(rows).reshape(*residuals.shape[:2])
-
-
-def timed(call):
-    start = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - start
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--naive-samples", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        model = load_model(random_model(options.layers, options.width, Path(folder)), device="cpu")
-    space = model.answer_space(['x = "'])
-    generator = torch.Generator().manual_seed(0)
-    residuals = torch.randn(options.samples, options.layers, options.width, generator=generator)
-    targets = ['# it is "'[-8:]] * options.samples
-    few = slice(0, options.naive_samples)
-    model.inject(residuals[few], targets[few], space)  # warm-up
-    grown, growing_s = timed(lambda: model.inject(residuals, targets, space))
-    model.grows = False
-    rows, rows_s = timed(lambda: model.inject(residuals, targets, space))
-    loop, loop_s = timed(lambda: naive(model, residuals[few], targets[few], space))
-    loop_s *= options.samples / options.naive_samples
-    scale = loop.logits.abs().max()
-    print(
-        f"{options.samples} samples x {options.layers} layers, d = {options.width}, "
-        f"{options.threads} thread(s)"
-    )
-    print(f"{'way':34} {'seconds':>9} {'ratio':>7} {'largest relative difference':>28}")
-    for name, seconds, result in (
-        (f"naive loop (from {options.naive_samples} samples)", loop_s, loop),
-        ("rows of full prompts", rows_s, rows),
-        ("growing batch", growing_s, grown),
-    ):
-        difference = (result.logits[few] - loop.logits).abs().max() / scale
-        print(f"{name:34} {seconds:9.2f} {loop_s / seconds:7.1f} {difference:28.1e}")
-
-
-if __name__ == "__main__":
-    main()
+    for key, way in (("naive", LOOP), ("naive_bare", BARE), ("rows", ROWS), ("nnsight", TRACED)):
+        record.line(f"injection.{key}", f"over {way}", here[way].ratio, "times", here[way].note)
+    record.line("injection.peak", "share of the GEMM peak reached", reached, "", "block matrices only")
+    worst = max(t.error for t in here.values() if t.error is not None)
+    record.line("injection.error", "largest relative difference between the ways", worst, "")

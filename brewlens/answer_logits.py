@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from brewlens.answers import AnswerSpace
-
-_CHUNK = 256  # rows of full logits that are looked at together
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,9 @@ class AnswerLogits:
     @staticmethod
     def of(logits: Float[Tensor, "row vocabulary"], space: AnswerSpace) -> AnswerLogits:
         """Reduce full logits of one-token classes."""
-        ids = torch.tensor(space.token_ids, device=logits.device)
-        parts = []
-        for rows in logits.split(_CHUNK):
-            rows = rows.float()
-            other = rows.index_fill(-1, ids, -torch.inf).logsumexp(-1)
-            parts.append(AnswerLogits(rows[:, ids].cpu(), other.cpu(), rows.argmax(-1).cpu()))
-        return AnswerLogits.concatenate(parts)
+        ids, rows = torch.tensor(space.token_ids, device=logits.device), logits.float()
+        other = rows.index_fill(-1, ids, -torch.inf).logsumexp(-1)
+        return AnswerLogits(rows[:, ids].cpu(), other.cpu(), rows.argmax(-1).cpu())
 
     def __repr__(self) -> str:
         *rows, classes = self.logits.shape
@@ -86,27 +80,41 @@ class Scores:
 
     A class of several tokens is scored by the sum of the log-probabilities of its tokens, each given the
     ones before it. A class of one token, where all are, is scored by its raw logit.
+
+    Args:
+        space: The answer classes.
+        unembed: From what the unembedding reads to logits, ``[row, width]`` to ``[row, vocabulary]``.
+        rows: Rows of which logits may exist at a time.
     """
 
-    def __init__(self, space: AnswerSpace) -> None:
+    def __init__(self, space: AnswerSpace, unembed: Callable[[Tensor], Tensor], rows: int) -> None:
         self._space = space
+        self._unembed = unembed
+        self._rows = rows
         self._seen: set[tuple[int, ...]] = set()
         self._sum: Float[Tensor, "row class"] | None = None
         self._single: AnswerLogits | None = None
         self._top: Int[Tensor, "row"] | None = None
 
-    def add(self, continuation: Sequence[int], logits: Float[Tensor, "row step vocabulary"]) -> None:
-        """What the model says at the prompt's last token and at each token of a continuation of it."""
+    def add(self, continuation: Sequence[int], states: Float[Tensor, "row step width"]) -> None:
+        """What the unembedding reads at the prompt's last token and at each token of a continuation of it."""
         if self._space.single:
-            self._single = AnswerLogits.of(logits[:, 0], self._space)
+            self._single = AnswerLogits.concatenate(
+                [AnswerLogits.of(logits, self._space) for logits in self._logits(states[:, 0])]
+            )
             return
         for step in range(len(continuation) + 1):
             begun = tuple(continuation[:step])
             if begun not in self._seen:
                 self._seen.add(begun)
-                self._add_step(begun, logits[:, step])
+                self._add_step(begun, states[:, step])
 
-    def _add_step(self, begun: tuple[int, ...], logits: Float[Tensor, "row vocabulary"]) -> None:
+    def _logits(self, states: Float[Tensor, "row width"]) -> Iterator[Float[Tensor, "some vocabulary"]]:
+        for rows in states.split(self._rows):
+            # The row axis stands where the unembedding expects the position axis.
+            yield self._unembed(rows.unsqueeze(0)).squeeze(0).float()
+
+    def _add_step(self, begun: tuple[int, ...], states: Float[Tensor, "row width"]) -> None:
         here = [
             (k, ids[len(begun)])
             for k, ids in enumerate(self._space.sequences)
@@ -114,12 +122,12 @@ class Scores:
         ]
         classes, tokens = torch.tensor(here).T
         picked, top = [], []
-        for rows in logits.split(_CHUNK):
-            rows = rows.float()
-            picked.append((rows[:, tokens.to(rows.device)] - rows.logsumexp(-1, keepdim=True)).cpu())
-            top.append(rows.argmax(-1).cpu())
+        for logits in self._logits(states):
+            chosen = logits[:, tokens.to(logits.device)] - logits.logsumexp(-1, keepdim=True)
+            picked.append(chosen.cpu())
+            top.append(logits.argmax(-1).cpu())
         if self._sum is None:
-            self._sum = torch.zeros(len(logits), len(self._space))
+            self._sum = torch.zeros(len(states), len(self._space))
         self._sum[:, classes] += torch.cat(picked)
         if not begun:
             self._top = torch.cat(top)

@@ -22,16 +22,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 
-from brewlens.answer_logits import AnswerLogits, Scores
+from brewlens import budget
+from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import AnswerSpace
 from brewlens.batching import Batch
 from brewlens.passes import reordered
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
-
-# Bytes of one forward. On a processor, more leaves the cache and is hardly faster.
-MEMORY = {"cpu": 64 * 2**20, "gpu": 2**31}
 
 Found = Iterator[tuple[Int[Tensor, "row"], AnswerLogits]]
 
@@ -106,7 +104,7 @@ def inject(
         space,
     )
     if memory is None:
-        memory = MEMORY["cpu" if model.device.type == "cpu" else "gpu"]
+        memory = budget.ROWS[budget.kind(model)]
     engine = growing if model.grows else padded
     found, parts = [], []
     with tqdm(total=where.numel(), disable=not progress, unit="row", desc=model.name) as bar:
@@ -143,6 +141,7 @@ def _placed(
     return where.expand(expected[:2])
 
 
+@torch.no_grad()
 def growing(model: HookedModel, rows: Rows, memory: int) -> Found:
     """Inject every row; targets of one length run together.
 
@@ -165,12 +164,12 @@ def growing(model: HookedModel, rows: Rows, memory: int) -> Found:
         owner = torch.tensor([0, *(number[rows.targets[r]] for r in chunk.tolist())])
         prefixes = [ids[: len(ids) - rows.depth] for ids in targets]
         filled = model.prefix_cache(model.batch(prefixes)) if prefixes[0] else None
-        scores, carrier = Scores(rows.space), Scores(rows.space)
+        scores, carrier = model.scores(rows.space), model.scores(rows.space)
         for path in rows.space.continuations:
             tails = [(*ids[len(ids) - rows.depth :], *path) for ids in targets]
-            logits = _grow(model, rows, chunk, owner, filled, tails)[:, -1 - len(path) :]
-            scores.add(path, logits[1:])
-            carrier.add(path, logits[:1])
+            states = _grow(model, rows, chunk, owner, filled, tails)[:, -1 - len(path) :]
+            scores.add(path, states[1:])
+            carrier.add(path, states[:1])
         if unchecked:
             _compare(model, targets[0], carrier.result(), rows.space)
             unchecked = False
@@ -184,7 +183,7 @@ def _grow(
     owner: Int[Tensor, "row_and_carrier"],
     filled: DynamicCache | None,
     tails: Sequence[tuple[int, ...]],
-) -> Float[Tensor, "row_and_carrier step vocabulary"]:
+) -> Float[Tensor, "row_and_carrier step width"]:
     """One forward of the first target's tail, joined by the rows of a chunk, which are sorted by layer."""
     layers = rows.layers[chunk]
     # Where a row keeps tokens of its target, they are what the target's own run has there.
@@ -230,7 +229,7 @@ def _tail_states(
 
 def padded(model: HookedModel, rows: Rows, memory: int) -> Found:
     """Inject every row into a target prompt of its own; arguments and results as in :func:`growing`."""
-    for chunk, batch in model.id_batches(rows.targets, max(1, memory // _row_bytes(model, 0, 1))):
+    for chunk, batch in model.id_batches(rows.targets, max(1, memory // budget.row_bytes(model, 0, 1))):
         pairs = []
         for layer in rows.layers[chunk].unique().tolist():
             here = (rows.layers[chunk] == layer).nonzero().squeeze(1)
@@ -253,25 +252,11 @@ def _chunks(model: HookedModel, rows: Rows, memory: int) -> Iterator[Int[Tensor,
         order = torch.argsort(torch.tensor([number[rows.targets[r]] for r in here.tolist()]), stable=True)
         targets = sum(1 for n in lengths.values() if n == length)
         prefix = length - rows.depth
-        each = _row_bytes(model, prefix, steps) + _cache_bytes(model, prefix) * targets // len(here)
-        most = max(1, min(model.max_rows // steps, memory // each))
+        each = budget.row_bytes(model, prefix, steps) + budget.cache_bytes(model, prefix) * targets // len(
+            here
+        )
+        most = max(1, memory // each)
         yield from here[order].tensor_split(-(-len(here) // most))
-
-
-def _row_bytes(model: HookedModel, prefix: int, steps: int) -> int:
-    """About what one row of a forward takes at its widest: a block's inner activations."""
-    cfg, width = model.bridge.cfg, model.d_model
-    heads = int(cfg.n_heads) * int(cfg.d_head)
-    inner = int(getattr(cfg, "d_mlp", None) or 4 * width)
-    # Residual, its norm, queries, keys, values, their rotations and the attention's output; the MLP's gate,
-    # up, activation and product; the prefix's keys and values, picked for the row and repeated per head.
-    return model.dtype.itemsize * (steps * (4 * (width + heads) + 4 * inner) + (prefix + steps) * 4 * heads)
-
-
-def _cache_bytes(model: HookedModel, prefix: int) -> int:
-    cfg = model.bridge.cfg
-    heads = int(getattr(cfg, "n_key_value_heads", None) or cfg.n_heads)
-    return model.dtype.itemsize * model.n_layers * prefix * 2 * heads * int(cfg.d_head)
 
 
 def _compare(model: HookedModel, target: tuple[int, ...], found: AnswerLogits, space: AnswerSpace) -> None:

@@ -5,8 +5,8 @@ prompt token, before the final norm, for every block including the last. Weights
 bridge's compatibility mode, which rewrites them, is never used.
 
 Prompts run right-padded without a mask (see :class:`brewlens.batching.Batch`), and every logit comes from
-the model's own forward. The unembedding is shown only the last token of each prompt, so that no tensor
-``[row, position, vocabulary]`` ever exists.
+the model's own blocks. The unembedding is shown only the last token of each prompt, a bounded number of rows
+at a time, so that no tensor ``[row, position, vocabulary]`` ever exists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from brewlens import passes
+from brewlens import budget, passes
 from brewlens.answer_logits import AnswerLogits, Scores
 from brewlens.answers import DIGITS, AnswerSpace, Scoring
 from brewlens.batching import Batch, length_sorted
@@ -43,11 +43,6 @@ Hook = Callable[[Tensor, Any], Tensor | None]
 Prompt = str | tuple[int, ...]
 """A text, or the token ids of one."""
 _P = TypeVar("_P", str, Prompt)
-
-# On two CPU cores 4k to 8k are fastest: 16k leaves the cache and takes 1.5 times as long.
-BATCH_TOKENS = 8192
-# Logits of one batch, in elements: 256 MiB in float32.
-_LOGITS_PER_BATCH = 2**26
 
 
 class ModelError(ValueError):
@@ -269,7 +264,7 @@ class HookedModel:
         self,
         prompts: Sequence[str],
         *,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[tuple[Int[Tensor, "row"], Batch]]:
         """Length-sorted batches: which prompts, and their batch on the model's device.
@@ -278,9 +273,10 @@ class HookedModel:
         """
         yield from self.id_batches(self.ids(prompts), batch_tokens, progress)
 
+    @torch.no_grad()
     def run(self, batch: Batch, space: AnswerSpace) -> AnswerLogits:
         """The model's answer logits at the last token of each row, under the hooks in force."""
-        scores = Scores(space)
+        scores = self.scores(space)
         for path in space.continuations:
             longer, steps = batch.followed_by(path), 1 + len(path)
             scores.add(path, self.read_from(longer, lambda x, hook, n=steps: batch.gather_from(x, n)))
@@ -291,7 +287,7 @@ class HookedModel:
         prompts: Sequence[str],
         space: AnswerSpace,
         *,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         dtype: torch.dtype = torch.float32,
         progress: bool = False,
     ) -> ForwardPass:
@@ -300,7 +296,8 @@ class HookedModel:
         Args:
             prompts: In any order and number; results keep their order.
             space: The answer classes.
-            batch_tokens: Most tokens in one forward; bounds the memory.
+            batch_tokens: Most tokens in one forward; by default what fits 48 MiB on a processor, 2 GiB on a
+                GPU.
             dtype: Of the residuals that are returned.
             progress: Show a progress bar.
 
@@ -314,7 +311,7 @@ class HookedModel:
         self,
         prompts: Sequence[str],
         *,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         dtype: torch.dtype = torch.float32,
         progress: bool = False,
     ) -> tuple[Float[Tensor, "sample layer d_model"], tuple[tuple[int, ...], ...]]:
@@ -329,7 +326,7 @@ class HookedModel:
         prompts: Sequence[Prompt],
         space: AnswerSpace,
         *,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         progress: bool = False,
     ) -> AnswerLogits:
         """The model's own answer to each prompt, rows ``[sample]``. Errors as in :meth:`forward`."""
@@ -347,7 +344,7 @@ class HookedModel:
         taps: Sequence[str] = (RESID_POST,),
         layers: Sequence[int] | None = None,
         space: AnswerSpace | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[Swept]:
         """Run prompts batch by batch and keep what is asked for at the last token, and nothing else.
@@ -357,7 +354,8 @@ class HookedModel:
             taps: ``resid_post``, ``resid_pre``, ``resid_mid``, ``attn_out``, ``mlp_out``.
             layers: Blocks (0-based) that are tapped; all by default.
             space: Read the model's own answer too.
-            batch_tokens: Most tokens in one forward; bounds the memory.
+            batch_tokens: Most tokens in one forward; by default what fits 48 MiB on a processor, 2 GiB on a
+                GPU.
             progress: Show a progress bar.
 
         Raises:
@@ -371,14 +369,31 @@ class HookedModel:
         network: Any = self.bridge.original_model
         return network.get_output_embeddings().weight
 
+    def normed(self, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+        """The final norm."""
+        # The row axis stands where the norm expects the position axis.
+        return self.bridge.ln_final(rows.to(self.device, self.dtype).unsqueeze(0)).squeeze(0)
+
+    def unembed(self, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
+        """Logits, after the architecture's soft cap or scale, of what :meth:`read_from` gave.
+
+        Hooks on the unembedding's output see them; hooks on its input have been there before.
+        """
+        unembedding = self.bridge.unembed
+        logits = unembedding.hook_out(unembedding.original_component(rows))
+        return self.bridge.adapter.apply_output_logits_transform(logits)
+
     def vocabulary_logits(self, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocabulary"]:
-        """Final norm, unembedding and the architecture's soft cap or scale; can be differentiated.
+        """Final norm and unembedding, after the soft cap or scale; can be differentiated.
 
         For what must see the whole vocabulary, in small chunks; :meth:`read_out` keeps the answers only.
         """
-        # The row axis stands where the norm expects the position axis.
-        normed = self.bridge.ln_final(rows.to(self.device, self.dtype).unsqueeze(0))
-        return self.bridge.adapter.apply_output_logits_transform(self.bridge.unembed(normed)).squeeze(0)
+        normed = self.bridge.unembed(self.normed(rows).unsqueeze(0))
+        return self.bridge.adapter.apply_output_logits_transform(normed).squeeze(0)
+
+    def scores(self, space: AnswerSpace) -> Scores:
+        """Where answers are gathered from what :meth:`read_from` gives, some rows at a time."""
+        return Scores(space, self.unembed, budget.logit_rows(self))
 
     @torch.no_grad()
     def read_out(
@@ -398,7 +413,7 @@ class HookedModel:
             )
         if not space.single:
             raise ValueError("read_out reads one position, found classes of several tokens; use logit_lens")
-        chunk = max(1, min(chunk, self.max_rows))
+        chunk = min(chunk, budget.logit_rows(self))
         parts = [
             AnswerLogits.of(self.vocabulary_logits(rows), space)
             for rows in residuals.reshape(-1, self.d_model).split(chunk)
@@ -452,31 +467,36 @@ class HookedModel:
         """Token ids as one batch on the model's device."""
         return Batch.of(ids, device=self.device)
 
-    @property
-    def max_rows(self) -> int:
-        """Most rows in a batch whose logits are read: a bound on the memory that they take."""
-        return max(1, _LOGITS_PER_BATCH // self.d_vocab)
-
     def id_batches(
-        self, ids: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS, progress: bool = False
+        self, ids: Sequence[Sequence[int]], batch_tokens: int | None = None, progress: bool = False
     ) -> Iterator[tuple[Int[Tensor, "row"], Batch]]:
         """Length-sorted batches of token ids; as :meth:`batches`."""
+        if batch_tokens is None:
+            batch_tokens = budget.tokens_at_once(self, max(map(len, ids)))
         with tqdm(total=len(ids), disable=not progress, unit="row", desc=self.name) as bar:
-            for rows in length_sorted([len(i) for i in ids], batch_tokens, self.max_rows):
+            for rows in length_sorted([len(i) for i in ids], batch_tokens):
                 yield rows, self.batch([ids[r] for r in rows.tolist()])
                 bar.update(len(rows))
 
     @torch.no_grad()
     def read_from(
         self, batch: Batch, shorten: Hook, past_key_values: Any = None
-    ) -> Float[Tensor, "row step vocabulary"]:
-        """One forward of which only ``shorten(x)``, ``[row, step, d_model]``, reaches the unembedding."""
+    ) -> Float[Tensor, "row step width"]:
+        """One forward: ``shorten(x)`` of the unembedding's input, of which the forward itself reads one."""
+        kept: list[Tensor] = []
+
+        def keep(x: Tensor, hook: Any) -> Tensor:
+            shortened = shorten(x, hook)
+            kept.append(x if shortened is None else shortened)
+            return x[:1, :1]
+
         # Not at the last block's output: some models restore the shape [row, position, d_model] after
         # the final norm.
-        with self.hooks([("unembed.hook_in", shorten)]):
-            return self.bridge(
+        with self.hooks([("unembed.hook_in", keep)]):
+            self.bridge(
                 batch.tokens, use_cache=False, output_attentions=False, past_key_values=past_key_values
             )
+        return kept[0]
 
     @torch.no_grad()
     def prefix_cache(self, batch: Batch) -> Any:

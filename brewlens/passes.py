@@ -59,7 +59,7 @@ def sweep(
     taps: Sequence[str],
     layers: Sequence[int] | None,
     space: AnswerSpace | None,
-    batch_tokens: int,
+    batch_tokens: int | None,
     progress: bool,
 ) -> Iterator[Swept]:
     """See :meth:`brewlens.model.HookedModel.sweep`."""
@@ -85,7 +85,7 @@ def collect(
     model: HookedModel,
     ids: Sequence[tuple[int, ...]],
     space: AnswerSpace | None,
-    batch_tokens: int,
+    batch_tokens: int | None,
     dtype: torch.dtype,
     progress: bool,
 ) -> tuple[Tensor, tuple[tuple[int, ...], ...], Any]:
@@ -103,7 +103,7 @@ def answers(
     model: HookedModel,
     ids: Sequence[tuple[int, ...]],
     space: AnswerSpace,
-    batch_tokens: int,
+    batch_tokens: int | None,
     progress: bool,
 ) -> AnswerLogits:
     """The model's own answer to every prompt."""

@@ -399,6 +399,24 @@ def test_hooks_edit_while_open_and_are_gone_after(tiny_model):
     same(tiny_model.answer_logits(PROMPTS, space), before, 0)
 
 
+def test_hooks_around_the_unembedding_are_applied_once(any_model, space):
+    """It runs on the kept rows by itself, which a hook on its input has seen already."""
+    double = [("unembed.hook_in", lambda x, hook: 2 * x), ("unembed.hook_out", lambda x, hook: x + 1)]
+    with any_model.hooks(double):
+        found = any_model.answer_logits(PROMPTS[:2], space)
+        residuals, _ = any_model.last_residuals(PROMPTS[:2])
+        injected = any_model.inject(residuals, TARGETS[:2], space)
+        lens = any_model.read_out(residuals[:, any_model.n_layers - 1], space)
+        plain = []
+        for prompt in PROMPTS[:2]:
+            ids = torch.tensor([any_model.token_ids(prompt)])
+            with torch.no_grad():
+                plain.append(AnswerLogits.of(any_model.bridge(ids)[:, ids.shape[1] - 1], space))
+    same(found, AnswerLogits.concatenate(plain))
+    same(lens, found)
+    same(injected[:, any_model.n_layers - 1], found)
+
+
 @pytest.mark.parametrize("grows", [True, False])
 def test_no_hook_is_left_after_an_exception(tiny_model, grows, monkeypatch):
     monkeypatch.setattr(tiny_model, "grows", grows)

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from brewlens.answer_logits import Scores
 from brewlens.answers import AnswerSpace
 from brewlens.batching import Batch
 from brewlens.decoding.readout import Readout
@@ -48,14 +47,14 @@ def read_sequences(
     logits = np.empty((len(residuals), residuals.n_layers, len(space)), dtype=np.float32)
     other = np.empty(logits.shape[:2], dtype=np.float32)
     for rows, batch in model.id_batches(residuals.tokens):
-        scores = [Scores(space) for _ in residuals.layers]
+        scores = [model.scores(space) for _ in residuals.layers]
         for path in space.continuations:
             steps = 1 + len(path)
             states = _states(model, batch.followed_by(path), residuals, steps)
             for at, layer in enumerate(residuals.layers):
                 h = states[at].flatten(0, 1)
-                said = model.vocabulary_logits(h if translate is None else translate(h, layer))
-                scores[at].add(path, said.unflatten(0, (len(rows), steps)))
+                read = model.normed(h if translate is None else translate(h, layer))
+                scores[at].add(path, read.unflatten(0, (len(rows), steps)))
         for at, score in enumerate(scores):
             answer = score.result()
             logits[rows, at], other[rows, at] = answer.logits.numpy(), answer.other_mass.numpy()
