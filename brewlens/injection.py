@@ -156,14 +156,16 @@ def growing(model: HookedModel, rows: Rows, memory: int) -> Found:
     Raises:
         ModelError: If the un-written row does not say what a plain forward says.
     """
-    unchecked = True
+    unchecked, prefixes, filled = True, None, None
     for chunk in _chunks(model, rows, memory):
         targets = list(dict.fromkeys(rows.targets[r] for r in chunk.tolist()))
         number = {ids: k for k, ids in enumerate(targets)}
         chunk = chunk[torch.argsort(rows.layers[chunk], stable=True)]
         owner = torch.tensor([0, *(number[rows.targets[r]] for r in chunk.tolist())])
-        prefixes = [ids[: len(ids) - rows.depth] for ids in targets]
-        filled = model.prefix_cache(model.batch(prefixes)) if prefixes[0] else None
+        needed = [ids[: len(ids) - rows.depth] for ids in targets]
+        if needed != prefixes:  # a target with more rows than fit one chunk is read once
+            prefixes = needed
+            filled = model.prefix_cache(model.batch(needed)) if needed[0] else None
         scores, carrier = model.scores(rows.space), model.scores(rows.space)
         for path in rows.space.continuations:
             tails = [(*ids[len(ids) - rows.depth :], *path) for ids in targets]
