@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,12 +100,14 @@ class _Run:
         classes = classes_of(self.plan, items)
         space = model.answer_space(items.prompts, classes, scoring=self.plan.scoring, end=self.plan.end)
         residuals, output = self._capture(items, space, items_key)
-        inputs = Inputs(
-            *(model, items, folds, residuals, space, options_of(self.plan)),
-            self._near_ood(items, folds, items_key),
-            self.progress,
-        )
-        decode_key = self._decode(inputs, key_of(items_key, self._model_key))
+        options = options_of(self.plan)
+
+        def inputs() -> Inputs:
+            """Made only where a decoder must run: near-OOD programs take seconds."""
+            near = self._near_ood(items, folds, items_key)
+            return Inputs(model, items, folds, residuals, space, options, near, self.progress)
+
+        decode_key = self._decode(inputs, decoders(options), items, key_of(items_key, self._model_key))
         readouts = tables.read_readouts(store.path("readouts.safetensors"), items.ids)
         life = lifecycles(
             items,
@@ -184,21 +186,28 @@ class _Run:
         read = read_shards([path])[0][RESID_POST]
         return NearOOD.beside(read, unanswerable, items, folds)
 
-    def _decode(self, inputs: Inputs, base_key: str) -> str:
+    def _decode(
+        self,
+        inputs: Callable[[], Inputs],
+        asked: Mapping[str, Callable[[Inputs], Decoded]],
+        items: ItemSet,
+        base_key: str,
+    ) -> str:
         """Each decoder in a file of its own until all are there; then one file, and the parts go."""
-        store, asked = self.store, decoders(inputs.options)
-        keys = {name: key_of(name, base_key, self.plan.stated()) for name in asked}
+        store = self.store
+        keys = {name: key_of(name, base_key) for name in asked}
         key = key_of("readouts", keys)
         if store.whole("readouts", key):
             log.info("readouts: already there")
             return key
+        given = inputs()
         parts, beside = [], []
         for name, decode in asked.items():
             part = f"partial/{name}.safetensors"
             parts.append(part)
 
             def make(part: str = part, decode: Callable[[Inputs], Decoded] = decode) -> list[str]:
-                decoded = decode(inputs)
+                decoded = decode(given)
                 tables.write_readouts(store.path(part), {r.decoder: r for r in decoded.readouts})
                 for table, frame in decoded.tables.items():
                     write_table(store.path(f"tables/{table}.parquet"), frame)
@@ -208,8 +217,7 @@ class _Run:
 
             self._stage(f"decoding/{name}", keys[name], make)
             beside += [f for f in store.manifest["stages"][f"decoding/{name}"]["files"] if f != part]
-        ids = inputs.items.ids
-        merged = {n: r for p in parts for n, r in tables.read_readouts(store.path(p), ids).items()}
+        merged = {n: r for p in parts for n, r in tables.read_readouts(store.path(p), items.ids).items()}
 
         def merge() -> list[str]:
             tables.write_readouts(store.path("readouts.safetensors"), merged)
