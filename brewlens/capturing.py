@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm.auto import tqdm
 
 from brewlens.answer_logits import AnswerLogits
 from brewlens.files import replacing
@@ -89,10 +90,11 @@ def capture_taps(
     if folder is None:
         return _in_memory(model, ids, item_ids, taps, layers, dtype, progress, options)
     need = data_bytes(len(ids), len(layers), model.d_model, dtype, len(taps))
-    log.info(
-        "capture: %d prompts x %d layers x %d x %d taps, %.3g GB in %s",
-        *(len(ids), len(layers), model.d_model, len(taps), need / 1e9, folder),
-    )
+    size = f"{len(ids)} prompts x {len(layers)} layers x {model.d_model} x {len(taps)} taps"
+    announced = f"capture: {size}, {need / 1e9:.3g} GB in {folder}"
+    log.info(announced)
+    if progress and not log.isEnabledFor(logging.INFO):
+        tqdm.write(announced)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -32,8 +32,9 @@ class Trace:
         model: Name of the model.
         residuals: The residuals, unless they were left on disk.
         manifest: Plan, versions, hashes and times of the run; empty for a trace made in a session.
-        tables: What the decoders tell beside their readouts, by name: ``bias``, ``calibration``,
-            ``prompts``, ``prompt_spread``, ``near_ood_recognised``, ``tuned_lens``, as far as asked for.
+        tables: What the decoders tell beside their readouts, by name, as far as asked for: ``bias``,
+            ``calibration``, ``class_calibration``, ``reliability``, ``near_ood_recognised``, ``prompts``,
+            ``prompt_spread``, ``prompts_left_out``, ``tuned_lens``.
     """
 
     items: ItemSet

@@ -110,6 +110,11 @@ def test_what_it_will_take_is_said_before_and_a_small_disk_is_refused(
     with caplog.at_level("INFO", "brewlens"):
         capture(tiny_model, PROMPTS, IDS, folder=tmp_path / "a")
     assert f"11 prompts x 4 layers x 32 x 1 taps, {11 * 4 * 32 * 4 / 1e9:.3g} GB" in caplog.text
+    written = []
+    monkeypatch.setattr(room.tqdm, "write", written.append)
+    with caplog.at_level("WARNING", "brewlens"):
+        capture(tiny_model, PROMPTS, IDS, folder=tmp_path / "c", progress=True)
+    assert len(written) == 1 and "GB in" in written[0]
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(ValueError, match="its disk has"):
         capture(tiny_model, PROMPTS, IDS, folder=tmp_path / "b")

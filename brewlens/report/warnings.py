@@ -70,20 +70,20 @@ def _biased(checks: Mapping) -> Iterator[str]:
     for prior in priors:
         if prior["flagged"] and prior["prompt"] == "own":
             yield (
-                f"the question alone, without the program, favours the answer {prior['favoured']} "
+                f"The question alone, without the program, favours the answer {prior['favoured']} "
                 f"({percent(prior['favoured_share'])} of the mass, Cohen’s w {prior['w']:.2f}, n "
                 f"{prior['n']}); context-stripped decoding subtracts this, which is right at early layers "
                 "and bends the last ones the other way: compare the raw readout there."
             )
     if uneven := [p["prompt"] for p in priors if p["flagged"] and p["prompt"] != "own"]:
         yield (
-            f"of the other target prompts, {', '.join(uneven)} favour some answers before any residual is "
+            f"Of the other target prompts, {', '.join(uneven)} favour some answers before any residual is "
             "put in; their share in the pooled readout is to be read with care."
         )
     probe = checks.get("calibration")
     if probe and probe["ece_debiased"] > MISCALIBRATED:
         yield (
-            f"the probe’s probabilities at its best layer are off by {percent(probe['ece_debiased'])} on "
+            f"The probe’s probabilities at its best layer are off by {percent(probe['ece_debiased'])} on "
             f"average (ECE, n {probe['n']}); its arg max is what landmarks use."
         )
 

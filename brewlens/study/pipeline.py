@@ -22,12 +22,14 @@ from brewlens.decoding import (
     answer_shares,
     audit_bias,
     calibration,
+    class_calibration,
     context_stripped,
     fit_probes,
     logit_lens,
     own_suffixes,
     prior_logits,
     readiness,
+    reliability,
     surface,
     tuned_lens_out_of_fold,
 )
@@ -87,6 +89,13 @@ class Decoded:
     files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
 
 
+_CALIBRATION = {
+    "calibration": calibration,
+    "class_calibration": class_calibration,
+    "reliability": reliability,
+}
+
+
 def _probe(inputs: Inputs) -> Decoded:
     fit = fit_probes(
         inputs.residuals,
@@ -100,7 +109,8 @@ def _probe(inputs: Inputs) -> Decoded:
     )
     tables = {} if fit.near_ood is None else {"near_ood_recognised": fit.recognised()}
     if inputs.options.probe != "ridge":  # whose scores are no probabilities
-        tables["calibration"] = calibration(fit.readout, inputs.items.answers)
+        for name, tell in _CALIBRATION.items():
+            tables[name] = tell(fit.readout, inputs.items.answers)
     return Decoded((fit.readout,), tables, {"probes.safetensors": fit.probes.save})
 
 

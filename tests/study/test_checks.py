@@ -84,6 +84,6 @@ def test_warnings_fire_on_bias_and_are_silent_without(trace):
         return " ".join(warnings_of(summary))
 
     assert "favour" not in of()
-    assert "the question alone" in of(bias=bias(flagged=("own",)))
+    assert "The question alone" in of(bias=bias(flagged=("own",)))
     assert "other target prompts, holds favour" in of(bias=bias(flagged=("holds",)))
     assert "off by" not in of() and "off by 20.0" in of(ece=0.2)
