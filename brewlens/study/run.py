@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("brewlens")
 
+MOST_CLASSES = 200  # of an items file; more are values to be computed, not a set to choose from
+
 
 def default_folder(plan: Plan) -> Path:
     """``runs/<model>-<key of the plan>``: another plan, another folder."""
@@ -79,9 +81,6 @@ def classes_of(plan: Plan, items: ItemSet) -> tuple[str, ...]:
             f"be 2 to {MOST_CLASSES}"
         )
     return found
-
-
-MOST_CLASSES = 200
 
 
 @dataclass
