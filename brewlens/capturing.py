@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from brewlens.answer_logits import AnswerLogits
 from brewlens.files import replacing
+from brewlens.passes import collect
 from brewlens.residuals import RESID_POST, Residuals
 from brewlens.tensor_file import TensorFile
 
@@ -86,9 +87,9 @@ def capture_taps(
         raise ValueError(f"one id per prompt: found {len(item_ids)} ids for {len(ids)} prompts")
     if not taps or set(taps) - set(TAPS) or dtype not in DTYPES:
         raise ValueError(f"taps are {TAPS} and types {DTYPES}, found {tuple(taps)} and {dtype}")
-    options: dict[str, Any] = {"batch_tokens": batch_tokens}
     if folder is None:
-        return _in_memory(model, ids, item_ids, taps, layers, dtype, progress, options)
+        values, _ = collect(model, ids, taps, layers, None, batch_tokens, dtype, progress)
+        return {tap: Residuals.of(v, item_ids, ids, model.name, layers, tap) for tap, v in values.items()}
     need = data_bytes(len(ids), len(layers), model.d_model, dtype, len(taps))
     size = f"{len(ids)} prompts x {len(layers)} layers x {model.d_model} x {len(taps)} taps"
     announced = f"capture: {size}, {need / 1e9:.3g} GB in {folder}"
@@ -112,7 +113,7 @@ def capture_taps(
                 dtype=dtype,
                 key=key,
                 progress=progress,
-                **options,
+                batch_tokens=batch_tokens,
             )
     return read_shards(paths)[0]
 
@@ -186,24 +187,6 @@ def read_shards(paths: Sequence[Path]) -> tuple[dict[str, Residuals], AnswerLogi
         torch.cat([p[f"output.{name}"] for p in parts]) for name in ("logits", "log_other", "top_id")
     )
     return residuals, AnswerLogits(logits, log_other, top_id)
-
-
-def _in_memory(
-    model: HookedModel,
-    ids: Sequence[tuple[int, ...]],
-    item_ids: Sequence[str],
-    taps: Sequence[str],
-    layers: tuple[int, ...],
-    dtype: torch.dtype,
-    progress: bool,
-    options: Mapping[str, Any],
-) -> dict[str, Residuals]:
-    shape = (len(ids), len(layers), model.d_model)
-    values = {tap: torch.empty(shape, dtype=dtype) for tap in taps}
-    for swept in model.sweep(ids, taps=taps, layers=layers, progress=progress, **options):
-        for tap, found in swept.taps.items():
-            values[tap][swept.rows] = found.to(dtype)
-    return {tap: Residuals.of(v, item_ids, ids, model.name, layers, tap) for tap, v in values.items()}
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -305,7 +305,8 @@ class HookedModel:
             ValueError: If there is no prompt, or one is empty or too long.
         """
         ids = self.ids(prompts)
-        return ForwardPass(*passes.collect(self, ids, space, batch_tokens, dtype, progress))
+        taps, output = passes.collect(self, ids, (RESID_POST,), None, space, batch_tokens, dtype, progress)
+        return ForwardPass(taps[RESID_POST], tuple(ids), output)
 
     def last_residuals(
         self,
@@ -319,7 +320,9 @@ class HookedModel:
 
         Arguments and errors as in :meth:`forward`; the unembedding is skipped.
         """
-        return passes.collect(self, self.ids(prompts), None, batch_tokens, dtype, progress)[:2]
+        ids = self.ids(prompts)
+        taps, _ = passes.collect(self, ids, (RESID_POST,), None, None, batch_tokens, dtype, progress)
+        return taps[RESID_POST], tuple(ids)
 
     def answer_logits(
         self,
@@ -330,7 +333,8 @@ class HookedModel:
         progress: bool = False,
     ) -> AnswerLogits:
         """The model's own answer to each prompt, rows ``[sample]``. Errors as in :meth:`forward`."""
-        return passes.answers(self, self.ids(prompts), space, batch_tokens, progress)
+        ids = self.ids(prompts)
+        return passes.collect(self, ids, (), None, space, batch_tokens, torch.float32, progress)[1]
 
     def base_logits(self, targets: Sequence[Prompt], space: AnswerSpace, **options: Any) -> AnswerLogits:
         """:meth:`answer_logits` of prompts that repeat: each distinct one is run once."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import AnswerSpace
 from brewlens.batching import Batch
-from brewlens.residuals import RESID_POST
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
@@ -84,31 +83,23 @@ def sweep(
 def collect(
     model: HookedModel,
     ids: Sequence[tuple[int, ...]],
+    taps: Sequence[str],
+    layers: Sequence[int] | None,
     space: AnswerSpace | None,
     batch_tokens: int | None,
     dtype: torch.dtype,
     progress: bool,
-) -> tuple[Tensor, tuple[tuple[int, ...], ...], Any]:
-    """Block outputs of every prompt in memory, the token ids, and the answers if a space is given."""
-    residuals = torch.empty(len(ids), model.n_layers, model.d_model, dtype=dtype)
+) -> tuple[dict[str, Float[Tensor, "prompt layer d_model"]], Any]:
+    """Taps of every prompt in memory, and the answers if a space is given."""
+    depth = model.n_layers if layers is None else len(layers)
+    values = {tap: torch.empty(len(ids), depth, model.d_model, dtype=dtype) for tap in taps}
     found, parts = [], []
-    for swept in model.sweep(ids, space=space, batch_tokens=batch_tokens, progress=progress):
-        residuals[swept.rows] = swept.taps[RESID_POST].to(dtype)
+    for swept in sweep(model, ids, taps, layers, space, batch_tokens, progress):
+        for tap, here in swept.taps.items():
+            values[tap][swept.rows] = here.to(dtype)
         found.append(swept.rows)
         parts.append(swept.output)
-    return residuals, tuple(ids), reordered(parts, found) if space is not None else None
-
-
-def answers(
-    model: HookedModel,
-    ids: Sequence[tuple[int, ...]],
-    space: AnswerSpace,
-    batch_tokens: int | None,
-    progress: bool,
-) -> AnswerLogits:
-    """The model's own answer to every prompt."""
-    swept = list(model.sweep(ids, taps=(), space=space, batch_tokens=batch_tokens, progress=progress))
-    return reordered([s.output for s in swept], [s.rows for s in swept])
+    return values, reordered(parts, found) if space is not None else None
 
 
 def reordered(parts: Sequence[AnswerLogits | None], found: Sequence[Int[Tensor, "row"]]) -> AnswerLogits:

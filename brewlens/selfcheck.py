@@ -83,10 +83,11 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
             f"{model.name}: asked for ten digits that are distinct single tokens, found: {error}"
         ) from error
     tolerance = TOLERANCE.get(model.dtype, 5e-5)
-    batch = model.encode(prompts)
+    alone = [model.encode([prompt]) for prompt in prompts]
     try:
         with torch.no_grad():
-            model.bridge(batch.tokens)
+            # The plain forward, with no hook of ours and no padding.
+            full = [b.gather(model.bridge(b.tokens)) for b in alone]
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise ModelError(
             f"{model.name}: asked for a forward pass in {model.dtype}, found {type(error).__name__}: "
@@ -95,11 +96,6 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
         ) from error
     residuals, _ = model.last_residuals(prompts)
     own = model.answer_logits(prompts, space)
-
-    alone = [model.encode([prompt]) for prompt in prompts]
-    with torch.no_grad():
-        # The plain forward, with no hook of ours and no padding.
-        full = [b.gather(model.bridge(b.tokens)) for b in alone]
     plain = type(own).of(torch.cat(full), space)
     singly = torch.cat([model.last_residuals([prompt])[0] for prompt in prompts])
 
@@ -107,7 +103,7 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
     change = (edited.logits - own.logits[:, None]).abs().amax(dim=(0, 2))
     unchanged = model.inject(residuals, prompts, space)
     refused = _refusal(model, residuals, prompts, space, edited, tolerance)
-    additivity, taps = _additivity(model, batch)
+    additivity, taps = _additivity(model, model.encode(prompts))
     result = ModelCheck(
         additivity=additivity,
         taps=taps,

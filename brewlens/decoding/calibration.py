@@ -3,15 +3,13 @@
 Per layer, of a :class:`~brewlens.decoding.readout.Readout` and the right answers:
 
 * *Brier score* (Brier 1950): mean over samples of ``sum over classes (p - 1[class is right])^2``; 0 is
-perfect, 2 the
-  worst, ``1 - 1 / classes`` what equal probabilities score.
+  perfect, 2 the worst, ``1 - 1 / classes`` what equal probabilities score.
 * *ECE*, the expected calibration error of the favourite class: samples are sorted by confidence, the largest
   probability, into bins of equally many, and ``sum over bins (n_bin / n) |accuracy - mean confidence|``. Bins
   of equal mass are less biased than those of equal width (Nixon et al., arXiv 1904.01685; Roelofs et al.,
   arXiv 2012.08668).
 * *Class-conditional ECE*: the same for each class in turn, of the probability given to it against whether it
-is
-  right, over all samples; and its mean over classes (Kull et al., arXiv 1910.12656, "classwise").
+  is right, over all samples; and its mean over classes (Kull et al., arXiv 1910.12656, "classwise").
 
 ECE is biased upwards: in a bin of ``m`` samples, chance alone puts the accuracy about ``sqrt(2 p (1 - p) /
 (pi m))`` away from the confidence. ``ece_debiased`` is Bröcker's correction in the squared form (Kumar et

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from brewlens.decoding.tuned_lens import LensTraining, TunedLens, unembedding_hash
-from brewlens.files import replacing
+from brewlens.files import file_hash, write_json, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,13 +42,8 @@ def save_lens(lens: TunedLens, folder: str | Path) -> Path:
     Returns:
         The folder.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
-    with replacing(folder / TENSORS) as temporary:
-        tensors = {"weight": lens.weight.cpu().contiguous(), "bias": lens.bias.cpu().contiguous()}
-        save_file(tensors, temporary)
-        digest = _file_hash(temporary)
+    write_tensors(folder / TENSORS, {"weight": lens.weight.cpu(), "bias": lens.bias.cpu()})
     config = {
         "kind": KIND,
         "format": FORMAT,
@@ -58,12 +53,9 @@ def save_lens(lens: TunedLens, folder: str | Path) -> Path:
         "unembedding_hash": lens.unembedding_hash,
         "source": lens.source,
         "training": None if lens.training is None else asdict(lens.training),
-        "tensors_blake2b": digest,
+        "tensors_blake2b": file_hash(folder / TENSORS),
     }
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(
-            json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-        )
+    write_json(folder / CONFIG, config)
     return folder
 
 
@@ -91,7 +83,7 @@ def load_lens(folder: str | Path) -> TunedLens:
             f"{folder} holds a tuned lens of format {config.get('format')!r}, this version of brewlens reads "
             f"{FORMAT}; read it with the version that wrote it, or train it again"
         )
-    if not (folder / TENSORS).is_file() or _file_hash(folder / TENSORS) != config.get("tensors_blake2b"):
+    if not (folder / TENSORS).is_file() or file_hash(folder / TENSORS) != config.get("tensors_blake2b"):
         raise ValueError(
             f"{folder / TENSORS} is missing, or not the file whose hash is in {CONFIG}; fetch or train it "
             "again"
@@ -226,11 +218,3 @@ def _training(entry: dict[str, Any] | None) -> LensTraining | None:
     found: dict[str, Any] = {field.name: entry[field.name] for field in fields(LensTraining)}
     found.update({name: tuple(value) for name, value in found.items() if isinstance(value, list)})
     return LensTraining(**found)
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

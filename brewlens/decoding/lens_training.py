@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from brewlens.answers import AnswerSpace
 from brewlens.decoding.logit_lens import block_size, check_taps
-from brewlens.decoding.probe import split_folds
+from brewlens.decoding.out_of_fold import split_folds
 from brewlens.decoding.readout import Readout
 from brewlens.decoding.tuned_lens import (
     LensTraining,

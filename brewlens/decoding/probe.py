@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 from brewlens.answers import DIGITS
 from brewlens.decoding.fold_fit import FitOptions, FoldFit, Kind, fit_layers
 from brewlens.decoding.near_ood import NearOOD, check_other, says_other
-from brewlens.decoding.out_of_fold import out_of_fold, split_folds, threads_for
-from brewlens.decoding.probes import ABSENT, OTHER, Probes, readout_of
+from brewlens.decoding.out_of_fold import split_folds, threads_for
+from brewlens.decoding.probes import OTHER, Probes, readout_of
 from brewlens.decoding.readout import Readout
 from brewlens.residuals import Residuals
 from brewlens.stats import share
@@ -37,17 +37,6 @@ from brewlens.tasks.item import ItemSet
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "ABSENT",
-    "NearOOD",
-    "ProbeFit",
-    "fit_probes",
-    "out_of_fold",
-    "probe",
-    "split_folds",
-    "threads_for",
-]
 
 MEMORY = 1 << 28  # bytes of the layers that are solved together on a CPU; more is slower, for the caches
 DEVICE_MEMORY = 1 << 34  # the same on any other device

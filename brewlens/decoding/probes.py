@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from brewlens.decoding.readout import Readout
-from brewlens.files import replacing
+from brewlens.files import write_tensors
 from brewlens.residuals import Residuals
 
 if TYPE_CHECKING:
@@ -169,15 +169,10 @@ class Probes:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file; its metadata is one JSON text."""
-        from safetensors.torch import save_file
-
         path = Path(path)
-        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        tensors = {name: getattr(self, name) for name in _TENSORS}
         if self.hidden is not None:
-            tensors |= {
-                "hidden_weight": self.hidden[0].contiguous(),
-                "hidden_bias": self.hidden[1].contiguous(),
-            }
+            tensors |= {"hidden_weight": self.hidden[0], "hidden_bias": self.hidden[1]}
         names = (
             "kind",
             "classes",
@@ -191,8 +186,7 @@ class Probes:
             "item_groups",
         )
         metadata = {"format": FORMAT, "what": "probes", **{name: getattr(self, name) for name in names}}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, {"brewlens": json.dumps(metadata, sort_keys=True)})
+        write_tensors(path, tensors, metadata)
         return path
 
     @classmethod

@@ -1,11 +1,9 @@
 """Selectivity: what a probe reads from right answers beyond what it reads from shuffled ones.
 
 A probe may score by what it learns of the inputs rather than by what the residuals say of the answer. The
-control
-tells: the same probe, at the same C and on the same folds, trained and scored on answers that were permuted
-    among the
-items of one family and configuration, so that every configuration keeps its answers and only their assignment
-to programs is lost. In the sense of Hewitt & Liang (arXiv 1909.03368, section 3),
+control tells: the same probe, at the same C and on the same folds, trained and scored on answers that were
+permuted among the items of one family and configuration, so that every configuration keeps its answers and
+only their assignment to programs is lost. In the sense of Hewitt & Liang (arXiv 1909.03368, section 3),
 
     selectivity = accuracy - accuracy on the control.
 

@@ -16,6 +16,7 @@ from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.capturing import SHARD, read_shards, write_shard
 from brewlens.decoding import NearOOD, majority
+from brewlens.files import write_json
 from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
@@ -33,7 +34,6 @@ from brewlens.study.store import (
     Store,
     key_of,
     read_manifest,
-    write_json,
     write_table,
 )
 from brewlens.study.summary import summarise, versions, wall_seconds

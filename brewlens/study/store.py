@@ -6,19 +6,16 @@ bytes that were written; anything else is made again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewlens.files import replacing
+from brewlens.files import file_hash, replacing, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from brewlens.study.plan import Plan
 
@@ -29,42 +26,14 @@ class RunFolderError(ValueError):
     """A run folder cannot be used. The text says what was asked, what was found, what to do."""
 
 
-def write_json(path: Path, content: object) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-        )
-
-
 def write_table(path: Path, frame: pd.DataFrame) -> None:
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False)
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, object] | None = None
-) -> None:
-    """A safetensors file. Its metadata is one JSON text: of several, the library shuffles the order."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        try:
-            save_file(contiguous, temporary, {"brewlens": json.dumps(metadata or {}, sort_keys=True)})
-        except SafetensorError as error:
-            if f"os error {errno.ENOSPC}" not in str(error):
-                raise
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-
-
 def fingerprint(path: Path) -> dict[str, object]:
     """Size and hash of a file."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+    return {"bytes": path.stat().st_size, "blake2b": file_hash(path)}
 
 
 def key_of(*parts: object) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from brewlens.decoding.readout import Readout
-from brewlens.study.store import write_table, write_tensors
+from brewlens.files import write_tensors
+from brewlens.study.store import write_table
 from brewlens.tasks.item import Item, ItemSet
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from brewlens import tasks
 from brewlens.decoding import fold_fit, majority, probe, surface
 from brewlens.decoding.fold_fit import FitOptions
 from brewlens.decoding.mlp import MLPOptions
-from brewlens.decoding.probe import ABSENT, NearOOD, fit_probes
-from brewlens.decoding.probes import Probes
+from brewlens.decoding.near_ood import NearOOD
+from brewlens.decoding.probe import fit_probes
+from brewlens.decoding.probes import ABSENT, Probes
 from brewlens.lifecycle import NEVER, first_hit
 from brewlens.residuals import Residuals
 from brewlens.tasks import ItemSet, LeakageError

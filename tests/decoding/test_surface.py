@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from brewlens import tasks
 from brewlens.decoding import majority, surface
-from brewlens.decoding.probe import ABSENT
+from brewlens.decoding.probes import ABSENT
 from brewlens.decoding.surface import DECODABLE, ROWS, TOL, principal_coordinates
 from brewlens.tasks import ItemSet, LeakageError, assign_folds
 

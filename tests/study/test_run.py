@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 
 import brewlens as bl
 from brewlens.decoding import majority
+from brewlens.files import write_json, write_tensors
 from brewlens.study import RunFolderError, load_run, make_plan, run, trace
 from brewlens.study import pipeline as pipeline_module
-from brewlens.study.store import Store, write_json, write_tensors
+from brewlens.study.store import Store
 from brewlens.study.summary import summarise
 
 # The module; the package exports the function under the same name.
