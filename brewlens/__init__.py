@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brewlens import decoding, figures, lifecycle, tasks
+    from brewlens import decoding, figures, lifecycle, planted, stats, tasks
     from brewlens.answers import AnswerSpace
     from brewlens.capturing import capture
     from brewlens.decoding.readout import Readout
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from brewlens.model import HookedModel, ModelError
     from brewlens.residuals import Residuals
     from brewlens.results import Trace
-    from brewlens.study import Plan, load_run, make_plan, run, trace
+    from brewlens.study import Plan, load_run, load_seeds, make_plan, run, run_seeds, trace
     from brewlens.tasks import Item, ItemSet
 
 __version__ = "0.1.0"
 
-_MODULES = ("decoding", "figures", "lifecycle", "tasks")
+_MODULES = ("decoding", "figures", "lifecycle", "planted", "stats", "tasks")
 _NAMES = {
     "AnswerSpace": "answers",
     "HookedModel": "model",
@@ -38,8 +38,10 @@ _NAMES = {
     "capture": "capturing",
     "load_model": "loading",
     "load_run": "study",
+    "load_seeds": "study",
     "make_plan": "study",
     "run": "study",
+    "run_seeds": "study",
     "trace": "study",
 }
 
@@ -60,8 +62,12 @@ __all__ = [
     "lifecycle",
     "load_model",
     "load_run",
+    "load_seeds",
     "make_plan",
+    "planted",
     "run",
+    "run_seeds",
+    "stats",
     "tasks",
     "trace",
 ]

@@ -8,9 +8,12 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from brewlens.study.plan import Plan
 
 app = typer.Typer(
     name="brewlens",
@@ -62,6 +65,9 @@ def run_command(
     families: Annotated[str | None, typer.Option(help="Families of generated items, with commas.")] = None,
     n: Annotated[int | None, typer.Option(help="Items per family.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of items and folds.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Run that many seeds, from --seed on, and show how far numbers spread.")
+    ] = None,
     folds: Annotated[int | None, typer.Option(help="Number of folds.")] = None,
     classes: Annotated[
         str | None, typer.Option(help="The answers of your items, with commas; or: items. Default: digits.")
@@ -79,6 +85,9 @@ def run_command(
     ] = None,
     tuned_lens: Annotated[
         bool | None, typer.Option("--tuned-lens/--no-tuned-lens", help="Train and read a tuned lens.")
+    ] = None,
+    compat: Annotated[
+        str | None, typer.Option(help="paper: score by the published recipe too, side by side.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
@@ -105,6 +114,7 @@ def run_command(
         prompts=prompts,
         near_ood=near_ood,
         tuned_lens=tuned_lens,
+        compat=compat,
         seed=seed,
         folds=folds,
         dtype=dtype,
@@ -113,6 +123,9 @@ def run_command(
     from brewlens.study import show
     from brewlens.study.run import default_folder, run
 
+    if seeds is not None:
+        _run_seeds(plan, seeds, out, dry_run, quiet)
+        return
     folder = out or default_folder(plan)
     if dry_run:
         from brewlens.study.estimate import estimate
@@ -121,6 +134,23 @@ def run_command(
         return
     run(plan, folder, progress=not quiet)
     show.summary_tables(folder)
+
+
+def _run_seeds(plan: Plan, seeds: int, out: Path | None, dry_run: bool, quiet: bool) -> None:
+    from brewlens.study.seeds import run_seeds, seed_plans, seeds_folder
+
+    plans, folder = seed_plans(plan, seeds), out or seeds_folder(plan)
+    if dry_run:
+        from brewlens.study.estimate import estimate
+        from brewlens.study.show import estimate_table
+
+        times = f"{seeds} times the above, one folder each for seeds {', '.join(map(str, plans))}"
+        estimate_table({**estimate(plan), "seeds": times}, folder)
+        return
+    found = run_seeds(plan, seeds, folder, progress=not quiet)
+    from brewlens.study.show_seeds import seeds_tables
+
+    seeds_tables(found, folder)
 
 
 @app.command()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
 
 from brewlens.decoding.readout import Readout
-from brewlens.lifecycle.trajectory import Lifecycle
+from brewlens.lifecycle.landmarks import NEVER
+from brewlens.lifecycle.onsets import Onsets
+from brewlens.lifecycle.trajectory import Lifecycle, onset_outcomes
 from brewlens.residuals import Residuals
+from brewlens.tasks.folds import clusters
 from brewlens.tasks.item import ItemSet
 
 if TYPE_CHECKING:
@@ -28,13 +32,17 @@ class Trace:
         readouts: Decoder name -> readout. ``probe``, ``logit_lens``, ``context_stripped`` and
             ``context_stripped_raw`` have one layer axis entry per block; ``surface`` reads the text only and
             has a single entry there.
-        lifecycle: Landmarks and outcomes.
+        lifecycle: Landmarks (first hits) and outcomes.
         model: Name of the model.
         residuals: The residuals, unless they were left on disk.
         manifest: Plan, versions, hashes and times of the run; empty for a trace made in a session.
         tables: What the decoders tell beside their readouts, by name, as far as asked for: ``bias``,
             ``calibration``, ``class_calibration``, ``reliability``, ``near_ood_recognised``, ``prompts``,
-            ``prompt_spread``, ``prompts_left_out``, ``tuned_lens``.
+            ``prompt_spread``, ``prompts_left_out``, ``tuned_lens``; and what is made of all of them:
+            ``claims``, ``nulls``, ``onsets``, ``onset_curves``, ``surface_control``, ``signals``, ``paper``
+            (see :func:`brewlens.study.analysis.analyse`).
+        onsets: ``available`` (of the probe) and ``ready`` (of context-stripped decoding): posteriors over the
+            layer from which on the decoder is right.
     """
 
     items: ItemSet
@@ -45,6 +53,12 @@ class Trace:
     residuals: Residuals | None = None
     manifest: Mapping[str, object] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    onsets: Mapping[str, Onsets] = field(default_factory=dict)
+
+    @cached_property
+    def shapes(self) -> Int[np.ndarray, "sample"]:
+        """Number of each item's shape, twins counted as of one shape: the clusters of every interval."""
+        return clusters(self.items)
 
     @property
     def n_layers(self) -> int:
@@ -66,7 +80,29 @@ class Trace:
             lifecycle=self.lifecycle.select(rows),
             residuals=None,
             tables={},  # they speak of all samples
+            onsets={name: onsets.select(rows) for name, onsets in self.onsets.items()},
         )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per sample, the columns of ``samples.parquet``: first hits, outcomes, and onsets.
+
+        ``available_from``, ``ready_from`` and ``ready_until`` (first layer at which it is ready no longer)
+        are posterior medians, missing where there is none; ``p_available`` and ``p_ready`` are the posterior
+        probabilities that there is one; ``outcome_onset`` is the repaired rule on onsets.
+        """
+        import pandas as pd
+
+        frame = self.lifecycle.to_frame()
+        if not self.onsets:
+            return frame
+        available, ready = self.onsets["available"], self.onsets["ready"]
+        layers = {"available_from": available.onset, "ready_from": ready.onset, "ready_until": ready.end}
+        for name, values in layers.items():
+            frame[name] = pd.array(values, dtype="Int64")
+            frame.loc[values == NEVER, name] = pd.NA
+        frame["p_available"], frame["p_ready"] = available.present, ready.present
+        frame["outcome_onset"] = onset_outcomes(self.lifecycle, available.onset, ready.onset)
+        return frame
 
     def __repr__(self) -> str:
         return (

@@ -8,9 +8,10 @@ import numpy as np
 
 from brewlens import tasks
 from brewlens.decoding.readout import Readout
-from brewlens.lifecycle import OUTCOMES, RESOLUTION, lifecycle
+from brewlens.lifecycle import lifecycle
 from brewlens.results import Trace
-from brewlens.stats import Share, mean_interval, share
+from brewlens.study.analysis import analyse
+from brewlens.study.summary import summarise
 from brewlens.tasks.item import ItemSet
 
 CLASSES = tuple("0123456789")
@@ -102,7 +103,7 @@ def synthetic_trace(
             "surface": text,
         }.items()
     }
-    return Trace(
+    made = Trace(
         items=items,
         folds=np.arange(n) % 5,
         readouts=readouts,
@@ -116,78 +117,12 @@ def synthetic_trace(
         ),
         model="reference",
     )
-
-
-def _dict(value: Share | None) -> dict[str, float] | None:
-    if value is None:
-        return None
-    return {"count": value.count, "n": value.n, "value": value.value, "low": value.low, "high": value.high}
-
-
-def _group(trace: Trace) -> dict[str, object]:
-    life, n = trace.lifecycle, len(trace)
-    answers = trace.items.answers
-    brewed = int((life.outcome != "no_brewing").sum())
-
-    def best(decoder: str) -> dict[str, float]:
-        hits = trace.readouts[decoder].correct(answers).sum(axis=0)
-        return {"layer": int(hits.argmax()), **_dict(share(int(hits.max()), n))}
-
-    def landmark(name: str) -> dict[str, float]:
-        values = getattr(life.landmarks, name)
-        values = values[values >= 0] / trace.n_layers
-        empty = len(values) < 2
-        return {
-            "mean": None if empty else float(values.mean()),
-            "low": None if empty else mean_interval(values)[0],
-            "high": None if empty else mean_interval(values)[1],
-            "median": None if empty else float(np.median(values)),
-            "n": len(values),
-        }
-
-    return {
-        "n": n,
-        "accuracy": _dict(share(int(life.output_correct.sum()), n)),
-        "format_miss": _dict(share(int(life.format_miss.sum()), n)),
-        "no_brewing": _dict(share(n - brewed, n)),
-        "outcomes": {
-            o: _dict(share(int((life.outcome == o).sum()), brewed)) for o in OUTCOMES if o != "no_brewing"
-        },
-        "outcomes_paper": {o: _dict(share(int((life.outcome_paper == o).sum()), brewed)) for o in RESOLUTION},
-        "surface": _dict(share(int(trace.readouts["surface"].correct(answers).sum()), n)),
-        "majority": _dict(share(max(list(answers).count(a) for a in set(answers)), n)),
-        "probe_best": best("probe"),
-        "context_stripped_best": best("context_stripped"),
-        "landmarks": {name: landmark(name) for name in ("fpcl", "fcc", "fjc", "brewing")},
-    }
+    return analyse(made, resamples=99)
 
 
 def synthetic_summary(trace: Trace) -> dict[str, object]:
-    """The content of ``summary.json`` for a trace."""
-    families = {
-        name: _group(trace.select([r for r, i in enumerate(trace.items) if i.family == name]))
-        for name in trace.items.families
-    }
-    cells: dict[tuple, list[int]] = {}
-    for row, item in enumerate(trace.items):
-        cells.setdefault((item.family, tuple(item.factors.items())), []).append(row)
-    return {
-        "n": len(trace),
-        "n_layers": trace.n_layers,
-        "classes": list(CLASSES),
-        "families": families,
-        "overall": _group(trace),
-        "configurations": [
-            {
-                "family": family,
-                "factors": dict(factors),
-                "accuracy": _dict(share(int(trace.lifecycle.output_correct[rows].sum()), len(rows))),
-            }
-            for (family, factors), rows in cells.items()
-        ],
-        "first_hit_chance": {"no_fpcl": (1 - 1 / len(CLASSES)) ** trace.n_layers},
-        "short": dict(trace.items.provenance.get("short", {})),
-    }
+    """The content of ``summary.json`` for a trace; the majority baseline is a copy of the text-only one."""
+    return summarise(trace, trace.readouts["surface"])
 
 
 def synthetic_manifest(trace: Trace) -> dict[str, object]:

@@ -13,11 +13,13 @@ from brewlens.decoding.readiness import Readiness, readiness
 from brewlens.decoding.readout import Readout
 from brewlens.decoding.selectivity import Selectivity, selectivity
 from brewlens.decoding.surface import majority, surface
-from brewlens.decoding.targets import BUNDLED, OWN, Target, own_suffixes
+from brewlens.decoding.surface_control import best_layer, surface_control
+from brewlens.decoding.targets import BUNDLED, CONSTANT, OWN, Target, own_suffixes, resolve
 from brewlens.decoding.tuned_lens import TunedLens, tuned_lens
 
 __all__ = [
     "BUNDLED",
+    "CONSTANT",
     "OWN",
     "BiasAudit",
     "FitOptions",
@@ -32,6 +34,7 @@ __all__ = [
     "answer_shares",
     "audit_bias",
     "audit_context_stripped",
+    "best_layer",
     "calibration",
     "class_calibration",
     "context_stripped",
@@ -44,8 +47,10 @@ __all__ = [
     "probe",
     "readiness",
     "reliability",
+    "resolve",
     "selectivity",
     "surface",
+    "surface_control",
     "train_tuned_lens",
     "tuned_lens",
     "tuned_lens_out_of_fold",

@@ -7,20 +7,32 @@ they are. Every figure has a function that gives the exact numbers it draws, as 
 from brewlens.figures.accuracy import accuracy_table, plot_accuracy, plot_accuracy_grid
 from brewlens.figures.export import save
 from brewlens.figures.lifecycle import examples, lifecycle_table, plot_lifecycle
+from brewlens.figures.onsets import onset_table, plot_onsets, plot_onsets_grid
 from brewlens.figures.outcomes import outcome_table, plot_outcomes
 from brewlens.figures.plates import Plate, plates, write
+from brewlens.figures.surface_control import (
+    plot_surface_control,
+    plot_surface_control_grid,
+    surface_control_table,
+)
 
 __all__ = [
     "Plate",
     "accuracy_table",
     "examples",
     "lifecycle_table",
+    "onset_table",
     "outcome_table",
     "plates",
     "plot_accuracy",
     "plot_accuracy_grid",
     "plot_lifecycle",
+    "plot_onsets",
+    "plot_onsets_grid",
     "plot_outcomes",
+    "plot_surface_control",
+    "plot_surface_control_grid",
     "save",
+    "surface_control_table",
     "write",
 ]

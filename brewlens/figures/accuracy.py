@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Bool
 
+from brewlens.decoding.surface import DECODABLE
 from brewlens.figures import style
-from brewlens.stats import share
+from brewlens.figures.panels import small_multiples
+from brewlens.stats import clustered_share, detectable_shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from brewlens.results import Trace
 
 OVERALL = "overall"
+MARK = "decodable from text"
 
 
 def rows_of(trace: Trace, family: str | None) -> np.ndarray:
@@ -34,6 +38,21 @@ def rows_of(trace: Trace, family: str | None) -> np.ndarray:
     return rows
 
 
+def decodable(trace: Trace, family: str | None = None) -> bool:
+    """Whether the text-only baseline reaches ``DECODABLE``, so that a probe may have read no more than text.
+
+    False without a baseline.
+
+    Raises:
+        ValueError: If the family is unknown.
+    """
+    rows = rows_of(trace, family)
+    if "surface" not in trace.readouts:
+        return False
+    hits = trace.readouts["surface"].select(rows).correct([trace.lifecycle.answers[r] for r in rows])
+    return bool(hits.mean() >= DECODABLE)
+
+
 def accuracy_table(trace: Trace, family: str | None = None) -> pd.DataFrame:
     """Accuracy of each decoder at each layer.
 
@@ -42,9 +61,11 @@ def accuracy_table(trace: Trace, family: str | None = None) -> pd.DataFrame:
         family: One family, or None for all samples together (``overall``).
 
     Returns:
-        Columns family, decoder, layer (0-based; missing for what has no layer), n, correct, accuracy
-        (fraction of n), low, high (95 % Wilson interval). After the decoders come ``surface``, ``model``
-        (the model's own answer) and ``chance`` (one in the number of classes; no n).
+        Columns family, decoder, layer (0-based; missing for what has no layer), n, n_shapes, correct,
+        accuracy (fraction of n), low, high (95 % Wilson interval, clustered by shape), detectable (the least
+        difference from another such share that four of five comparisons would find), decodable. After the
+        decoders come ``surface``, ``model`` (the model's own answer) and ``chance`` (one in the number of
+        classes; no n).
 
     Raises:
         ValueError: If the family is unknown.
@@ -53,32 +74,35 @@ def accuracy_table(trace: Trace, family: str | None = None) -> pd.DataFrame:
 
     rows = rows_of(trace, family)
     answers = [trace.lifecycle.answers[r] for r in rows]
-    n = len(rows)
+    shapes = trace.shapes[rows]
     records: list[tuple] = []
 
-    def add(decoder: str, layer: int | None, correct: int) -> None:
-        s = share(correct, n)
-        records.append((decoder, layer, n, correct, s.value, s.low, s.high))
+    def add(decoder: str, layer: int | None, hits: Bool[np.ndarray, "sample"]) -> None:
+        s = clustered_share(hits, shapes)
+        least = detectable_shares(s.effective, s.value)
+        records.append((decoder, layer, s.n, s.clusters, s.count, s.value, s.low, s.high, least))
 
     classes = 0
     # Decoders with layers first; what reads only the text has a single entry and no layer.
     for name, readout in sorted(trace.readouts.items(), key=lambda pair: pair[1].n_layers < trace.n_layers):
-        hits = readout.select(rows).correct(answers).sum(axis=0)
         classes = len(readout.classes)
-        for layer, correct in enumerate(hits.tolist()):
-            add(name, layer if readout.n_layers == trace.n_layers else None, correct)
-    add("model", None, int(trace.lifecycle.output_correct[rows].sum()))
+        for layer, hits in enumerate(readout.select(rows).correct(answers).T):
+            add(name, layer if readout.n_layers == trace.n_layers else None, hits)
+    add("model", None, trace.lifecycle.output_correct[rows])
     if classes:
-        records.append(("chance", None, None, None, 1 / classes, None, None))
-    frame = pd.DataFrame(records, columns=["decoder", "layer", "n", "correct", "accuracy", "low", "high"])
+        records.append(("chance", None, None, None, None, 1 / classes, None, None, None))
+    columns = ["decoder", "layer", "n", "n_shapes", "correct", "accuracy", "low", "high", "detectable"]
+    frame = pd.DataFrame(records, columns=columns)
     frame.insert(0, "family", OVERALL if family is None else family)
-    return frame.astype({"layer": "Int64", "n": "Int64", "correct": "Int64", "low": float, "high": float})
+    frame["decodable"] = decodable(trace, family)
+    whole = dict.fromkeys(("layer", "n", "n_shapes", "correct"), "Int64")
+    return frame.astype({**whole, "low": float, "high": float, "detectable": float})
 
 
 def plot_accuracy(
     trace: Trace, *, family: str | None = None, ax: Axes | None = None, legend: bool = True
 ) -> Axes:
-    """Draw accuracy by layer, with 95 % Wilson bands; the numbers are those of ``accuracy_table``.
+    """Draw accuracy by layer, with 95 % bands; the numbers are those of ``accuracy_table``.
 
     Args:
         trace: The trace.
@@ -101,8 +125,7 @@ def plot_accuracy(
                 _draw_level(ax, rows.iloc[0], look)
             else:
                 _draw_line(ax, rows, look)
-        n = int(table["n"].iloc[0])
-        ax.set_title(f"{table['family'].iloc[0]}  (n = {n})")
+        ax.set_title(panel_title(table))
         ax.set(xlabel="layer", ylabel="share right", ylim=(0, 1.02), xlim=(-0.3, last + 0.16 * max(last, 4)))
         step = max(1, -(-trace.n_layers // 8))
         ax.set_xticks(range(0, trace.n_layers, step))
@@ -112,6 +135,13 @@ def plot_accuracy(
         if legend:
             style.legend_below(ax, 28, ncols=2, handlelength=2.6)
     return ax
+
+
+def panel_title(table: pd.DataFrame) -> str:
+    """Family and n of a panel's table, and a mark where the answer can be had from the text."""
+    row = table.iloc[0]
+    mark = f"\n{MARK}" if row["decodable"] else ""
+    return f"{row['family']}  (n = {row['n']}){mark}"
 
 
 def _draw_line(ax: Axes, rows: pd.DataFrame, look: style.Line) -> None:
@@ -157,32 +187,8 @@ def plot_accuracy_grid(trace: Trace, *, figure: Figure | None = None) -> Figure:
         trace: The trace.
         figure: Where to draw, empty and with constrained layout; a new two-column figure by default.
     """
-    families = trace.items.families
-    columns = min(3, len(families))
-    rows = -(-len(families) // columns)
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        with style.context():
-            figure = plt.figure(figsize=grid_size(trace), layout="constrained")
-    with style.context():
-        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for number, family in enumerate(families):
-            ax = plot_accuracy(trace, family=family, ax=panels.flat[number], legend=False)
-            if number % columns:
-                ax.set_ylabel("")
-            if number + columns < len(families):
-                ax.set_xlabel("")
-            else:
-                ax.xaxis.set_tick_params(labelbottom=True)
-        for ax in panels.flat[len(families) :]:
-            ax.set_axis_off()
-        handles, labels = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.8)
-    return figure
-
-
-def grid_size(trace: Trace) -> tuple[float, float]:
-    """Width and height of the small multiples, in inches."""
-    families = len(trace.items.families)
-    return style.TWO_COLUMNS if families > 1 else 1.3 * style.ONE_COLUMN, 0.6 + 1.85 * -(-families // 3)
+    return small_multiples(
+        trace.items.families,
+        lambda ax, family: plot_accuracy(trace, family=family, ax=ax, legend=False),
+        figure=figure,
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from brewlens.figures import style
 from brewlens.figures.accuracy import OVERALL
 from brewlens.lifecycle.outcomes import OUTCOMES, RESOLUTION, TAXONOMIES
-from brewlens.stats import share
+from brewlens.stats import clustered_share, detectable_shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,9 @@ def outcome_table(trace: Trace, taxonomy: str = "repaired") -> pd.DataFrame:
         taxonomy: ``repaired`` (has ``bypassed``) or ``paper``.
 
     Returns:
-        Columns family, taxonomy, outcome, count, n, share, low, high (95 % Wilson interval), denominator.
+        Columns family, taxonomy, outcome, count, n, n_shapes, share, low, high (95 % Wilson interval,
+        clustered by shape), detectable (the least difference between two such shares that four of five
+        comparisons would find), denominator.
         Outcomes are shares of the samples with an FPCL (``with_fpcl``); ``no_brewing`` and
         ``format_miss`` are shares of all samples (``all``). A share of nothing is missing. Where there
         is more than one family, the last is ``overall``.
@@ -43,28 +45,30 @@ def outcome_table(trace: Trace, taxonomy: str = "repaired") -> pd.DataFrame:
     life = trace.lifecycle
     label = life.outcome if taxonomy == "repaired" else life.outcome_paper
     drawn = RESOLUTION if taxonomy == "paper" else tuple(o for o in OUTCOMES if o != "no_brewing")
-    families = np.asarray(life.families)
+    families, shapes = np.asarray(life.families), trace.shapes
     names = list(dict.fromkeys(families.tolist()))
     groups = {name: families == name for name in names}
     if len(names) > 1 and OVERALL not in groups:
         groups[OVERALL] = np.ones(len(trace), dtype=bool)
     records = []
     for family, rows in groups.items():
-        total = int(rows.sum())
-        brewed = int((label[rows] != "no_brewing").sum())
-        counts = [(o, int((label[rows] == o).sum()), brewed, "with_fpcl") for o in drawn]
-        counts.append(("no_brewing", total - brewed, total, "all"))
-        counts.append(("format_miss", int(life.format_miss[rows].sum()), total, "all"))
-        for outcome, count, n, denominator in counts:
-            s = share(count, n)
-            numbers = (s.value, s.low, s.high) if s else (np.nan, np.nan, np.nan)
-            records.append((family, taxonomy, outcome, count, n, *numbers, denominator))
-    columns = ["family", "taxonomy", "outcome", "count", "n", "share", "low", "high", "denominator"]
-    return pd.DataFrame(records, columns=columns)
+        brewed = rows & (label != "no_brewing")
+        parts = [(o, label == o, brewed, "with_fpcl") for o in drawn]
+        parts.append(("no_brewing", label == "no_brewing", rows, "all"))
+        parts.append(("format_miss", life.format_miss, rows, "all"))
+        for outcome, hits, among, denominator in parts:
+            s = clustered_share(hits[among], shapes[among])
+            numbers = (0, 0, 0, np.nan, np.nan, np.nan, np.nan)
+            if s is not None:
+                least = detectable_shares(s.effective, s.value)
+                numbers = (s.count, s.n, s.clusters, s.value, s.low, s.high, least)
+            records.append((family, taxonomy, outcome, *numbers, denominator))
+    columns = ["count", "n", "n_shapes", "share", "low", "high", "detectable", "denominator"]
+    return pd.DataFrame(records, columns=["family", "taxonomy", "outcome", *columns])
 
 
 def plot_outcomes(trace: Trace, *, taxonomy: str = "repaired", ax: Axes | None = None) -> Axes:
-    """Draw the shares of ``outcome_table`` as dots with 95 % Wilson intervals, family by family.
+    """Draw the shares of ``outcome_table`` as dots with 95 % intervals, clustered by shape, family by family.
 
     Filled marks are shares of the samples that have an FPCL. The hollow mark below them is no_brewing, a
     share of all samples: it stands apart because it is left out of the others' denominator.
@@ -124,7 +128,9 @@ def _label_axes(ax: Axes, table: pd.DataFrame, families: list[str], taxonomy: st
     right = np.nanmax([*table["high"], 0.1])
     ax.set_xlim(0, min(1.005, 1.06 * right))
     ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
-    ax.set_xlabel("share of the n samples with an FPCL (no brewing: of all), 95 % Wilson interval")
+    ax.set_xlabel(
+        "share of the n samples with an FPCL (no brewing: of all), 95 % interval clustered by shape"
+    )
     ax.grid(axis="x", color=style.GRID, linewidth=0.5)
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewlens.figures import style
-from brewlens.figures.accuracy import accuracy_table, grid_size, plot_accuracy_grid
+from brewlens.figures.accuracy import MARK, accuracy_table, plot_accuracy_grid
 from brewlens.figures.export import save
 from brewlens.figures.lifecycle import examples, lifecycle_size, lifecycle_table, plot_lifecycle
+from brewlens.figures.onsets import ONSETS, onset_table, plot_onsets_grid
 from brewlens.figures.outcomes import outcome_table, outcomes_size, plot_outcomes
+from brewlens.figures.panels import grid_size
+from brewlens.figures.surface_control import plot_surface_control_grid, surface_control_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +43,11 @@ class Plate:
 
 
 def plates(trace: Trace) -> Iterator[Plate]:
-    """The figures of a run: outcome shares by both rules, accuracy by layer, one lifecycle per outcome."""
+    """The figures of a run.
+
+    Outcome shares by both rules; by layer, accuracy, the probe minus the text-only baseline, and onsets; one
+    lifecycle per outcome.
+    """
     import pandas as pd
 
     for taxonomy, name in (("repaired", "outcomes"), ("paper", "outcomes_paper")):
@@ -48,9 +55,18 @@ def plates(trace: Trace) -> Iterator[Plate]:
         plot_outcomes(trace, taxonomy=taxonomy, ax=_axes(figure))
         table = outcome_table(trace, taxonomy)
         yield Plate(name, figure, table, _outcomes_alt(table))
-    figure = plot_accuracy_grid(trace, figure=style.blank(*grid_size(trace)))
+    size = grid_size(len(trace.items.families))
+    figure = plot_accuracy_grid(trace, figure=style.blank(*size))
     tables = [accuracy_table(trace, family) for family in trace.items.families]
     yield Plate("accuracy", figure, pd.concat(tables, ignore_index=True), _accuracy_alt(tables))
+    if {"probe", "surface"} <= set(trace.readouts):
+        table = surface_control_table(trace)
+        figure = plot_surface_control_grid(trace, table=table, figure=style.blank(*size))
+        yield Plate("surface_control", figure, table, _surface_control_alt(table))
+    if set(ONSETS) <= set(trace.onsets):
+        table = onset_table(trace)
+        figure = plot_onsets_grid(trace, table=table, figure=style.blank(*size))
+        yield Plate("onsets", figure, table, _onsets_alt(table))
     for outcome, row in examples(trace).items():
         figure = style.blank(*lifecycle_size(trace))
         plot_lifecycle(trace, row, ax=_axes(figure))
@@ -89,8 +105,41 @@ def _accuracy_alt(tables: list[pd.DataFrame]) -> str:
         best = table[table["layer"].notna()].sort_values("accuracy", ascending=False, kind="stable")
         tops = [f"{style.decoder(d).name} {100 * r.iloc[0]['accuracy']:.0f} % at layer {r.iloc[0]['layer']}"
                 for d, r in best.groupby("decoder", sort=False)]  # fmt: skip
-        parts.append(f"{table['family'].iloc[0]}: {', '.join(tops)}")
+        parts.append(f"{_marked(table)}: {', '.join(tops)}")
     return "Accuracy by layer. Best layer of each decoder, by family. " + "; ".join(parts) + "."
+
+
+def _surface_control_alt(table: pd.DataFrame) -> str:
+    parts = []
+    for _, rows in table.groupby("family", sort=False):
+        clear = rows[(rows["low"] > 0)]["layer"]
+        first = (
+            f"first clearly above zero at layer {clear.iloc[0]}" if len(clear) else "never clearly above zero"
+        )
+        best = rows.loc[rows["difference"].idxmax()]
+        most = f"most at layer {best['layer']}, {100 * best['difference']:+.0f} points"
+        parts.append(f"{_marked(rows)}: {first}, {most}")
+    return "Probe minus the text-only baseline, by layer. " + "; ".join(parts) + "."
+
+
+def _onsets_alt(table: pd.DataFrame) -> str:
+    parts = []
+    for _, rows in table[table["curve"].isin(list(ONSETS))].groupby("family", sort=False):
+        told = []
+        for curve, points in rows.groupby("curve", sort=False):
+            half = points[points["share"] >= 0.5]["layer"]
+            at = f"by layer {half.iloc[0]}" if len(half) else "by no layer"
+            told.append(f"half {curve} {at}, never {100 * points['never'].iloc[0]:.0f} %")
+        parts.append(f"{_marked(rows)}: {'; '.join(told)}")
+    return (
+        "Share of samples whose answer is available, and ready, from a layer on, beside first hits and first "
+        f"hits by chance. {'. '.join(parts)}."
+    )
+
+
+def _marked(table: pd.DataFrame) -> str:
+    row = table.iloc[0]
+    return f"{row['family']} ({MARK})" if row["decodable"] else str(row["family"])
 
 
 def _lifecycle_alt(trace: Trace, row: int) -> str:

@@ -165,3 +165,24 @@ def lifecycle(
             "decision_rule": "arg max over the answer classes",
         },
     )
+
+
+def onset_outcomes(
+    lifecycle: Lifecycle, available: Int[np.ndarray, "sample"], ready: Int[np.ndarray, "sample"]
+) -> np.ndarray:
+    """Outcome of each sample by the repaired rule, with onsets in the place of first hits.
+
+    Args:
+        lifecycle: Whose outputs, tails and thresholds are used.
+        available: Layer from which the answer is available, or ``NEVER``.
+        ready: Layer from which it is ready, or ``NEVER``.
+    """
+    right = np.array(lifecycle.tail_class) == np.array(lifecycle.answers)
+    return classify(
+        available,
+        np.where(available == NEVER, NEVER, ready),
+        lifecycle.output_correct,
+        right,
+        lifecycle.tail_confidence,
+        confident=float(lifecycle.settings["confident"]),  # type: ignore[arg-type]
+    )

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from brewlens.figures import Plate
     from brewlens.results import Trace
 
-_SUMMARY = ("n", "n_layers", "classes", "families", "overall", "configurations", "first_hit_chance", "short")
+_SUMMARY = (
+    *("n", "n_layers", "classes", "families", "overall", "configurations", "first_hit_chance", "short"),
+    *("claims", "nulls", "surface_control"),
+)
 _FAMILY = (
     *("n", "accuracy", "format_miss", "no_brewing", "outcomes", "outcomes_paper", "surface", "majority"),
     *("probe_best", "context_stripped_best", "landmarks"),
@@ -80,7 +83,9 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=percent, number=_number, plain=_plain, seconds=_seconds)
+    environment.filters.update(
+        percent=percent, number=_number, plain=_plain, pvalue=_pvalue, seconds=_seconds
+    )
     return environment
 
 
@@ -108,6 +113,7 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
         "figures": {name: svg for name, (_, svg) in shown.items()},
         "samples": [_sample(trace, plate, svg) for plate, svg in shown.values() if plate.row is not None],
         "outcome_count": {o: int((trace.lifecycle.outcome == o).sum()) for o in OUTCOMES},
+        "onset_rows": _onset_rows(summary.get("onsets", [])),
         "grids": [_grid(name, summary["configurations"]) for name, _ in groups],
         "roles": [(r.decoder, style.decoder(r.decoder).name) for r in decoders_of(trace)],
         "decoders": [style.decoder(name).name for name in trace.readouts],
@@ -133,6 +139,14 @@ def _sample(trace: Trace, plate: Plate, svg: Markup) -> dict[str, object]:
         "landmarks": {name: None if layer == NEVER else layer for name, layer in marks.items()},
         "tail": (life.tail_class[row], float(life.tail_confidence[row])),
     }
+
+
+def _onset_rows(rows: list[Mapping]) -> dict[str, dict[str, Mapping]]:
+    """Family -> quantity -> row."""
+    found: dict[str, dict[str, Mapping]] = {}
+    for row in rows:
+        found.setdefault(row["family"], {})[row["quantity"]] = row
+    return found
 
 
 def _grid(family: str, configurations: list[Mapping]) -> dict[str, object]:
@@ -169,12 +183,20 @@ def _inline(plate: Plate, folder: Path) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="([^"]+)"', head)[1]
+    body = _without_repeated_ids(body)
     body = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{plate.name}-", body)
     for color, variable in _THEMED.items():
         body = body.replace(color, variable)
     # A hundredth of a point is finer than any screen.
     body = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
     return Markup(f'<svg class="plot" role="img" aria-label="{escape(plate.alt)}" viewBox="{box}">{body}')
+
+
+def _without_repeated_ids(body: str) -> str:
+    """Artists of one name in several panels: none of them keeps it, since nothing can refer to it."""
+    ids = re.findall(r' id="([^"]*)"', body)
+    repeated = {i for i in ids if ids.count(i) > 1}
+    return re.sub(r' id="([^"]*)"', lambda m: "" if m[1] in repeated else m[0], body)
 
 
 def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
@@ -198,6 +220,11 @@ def _plain(value: object) -> str:
 def _number(value: float | None, digits: int = 3) -> str:
     """A number with a fixed count of decimals; a dash where there is none."""
     return "–" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _pvalue(p: float | None) -> str:
+    """A p-value with three decimals."""
+    return "–" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _seconds(value: float) -> str:

@@ -3,6 +3,18 @@
 from brewlens.study.pipeline import trace
 from brewlens.study.plan import Plan, PlanError, make_plan
 from brewlens.study.run import default_folder, load_run, run
+from brewlens.study.seeds import load_seeds, run_seeds
 from brewlens.study.store import RunFolderError
 
-__all__ = ["Plan", "PlanError", "RunFolderError", "default_folder", "load_run", "make_plan", "run", "trace"]
+__all__ = [
+    "Plan",
+    "PlanError",
+    "RunFolderError",
+    "default_folder",
+    "load_run",
+    "load_seeds",
+    "make_plan",
+    "run",
+    "run_seeds",
+    "trace",
+]

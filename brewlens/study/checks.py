@@ -20,7 +20,7 @@ def checks(trace: Trace) -> dict[str, Any]:
     found = {"target_prompts": _target_prompts(trace), "bias": _bias(trace)}
     for name, table in (("calibration", "calibration"), ("near_ood", "near_ood_recognised")):
         frame = trace.tables.get(table)
-        found[name] = None if frame is None else _rows(frame[frame["layer"] == layer])[0]
+        found[name] = None if frame is None else plain_rows(frame[frame["layer"] == layer])[0]
     return found
 
 
@@ -32,7 +32,7 @@ def _target_prompts(trace: Trace) -> dict[str, Any] | None:
     hits: Any = spread[(spread["measure"] == "hit") & (spread["version"] == "subtracted")]
     left_out = trace.tables["prompts_left_out"]
     return {
-        **_rows(hits.iloc[[hits["mean"].to_numpy().argmax()]])[0],
+        **plain_rows(hits.iloc[[hits["mean"].to_numpy().argmax()]])[0],
         "left_out": dict(zip(left_out["prompt"], left_out["reason"], strict=True)),
     }
 
@@ -44,12 +44,13 @@ def _bias(trace: Trace) -> dict[str, Any] | None:
     priors = table[table["where"] == "prior"]
     layers = table[(table["where"] != "prior") & (table["prompt"] == "own")]
     return {
-        "priors": _rows(priors),
-        "early_layers": _rows(layers),
+        "priors": plain_rows(priors),
+        "early_layers": plain_rows(layers),
     }
 
 
-def _rows(frame: Any) -> list[dict[str, Any]]:
+def plain_rows(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a table as JSON knows them."""
     return [{str(n): _plain(v) for n, v in row.items()} for row in frame.to_dict("records")]
 
 

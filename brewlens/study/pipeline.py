@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,7 @@ from brewlens.answers import DIGITS, AnswerSpace, Scoring
 from brewlens.capturing import capture
 from brewlens.decoding import (
     BUNDLED,
+    CONSTANT,
     OWN,
     FitOptions,
     NearOOD,
@@ -30,6 +31,7 @@ from brewlens.decoding import (
     prior_logits,
     readiness,
     reliability,
+    resolve,
     surface,
     tuned_lens_out_of_fold,
 )
@@ -38,6 +40,7 @@ from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import Lifecycle, lifecycle
 from brewlens.residuals import Residuals
 from brewlens.results import Trace
+from brewlens.study.analysis import CONSTANT_PROMPT, RESAMPLES, analyse
 from brewlens.tasks import ItemSet, assign_folds, near_ood
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class Options:
             besides, and measures how far they agree.
         tuned_lens: Train and read a tuned lens too, out of fold.
         seed: Seed of the tuned lens.
+        compat: ``paper`` reads readiness with the constant target prompt of the published recipe too.
     """
 
     probe: Kind = "logistic"
@@ -64,6 +68,7 @@ class Options:
     prompts: Prompts = "bundled"
     tuned_lens: bool = False
     seed: int = 0
+    compat: Literal["paper"] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,14 @@ def _context_stripped(inputs: Inputs) -> Decoded:
     return Decoded(tuple(kept), tables)
 
 
+def _constant_prompt(inputs: Inputs) -> Decoded:
+    """Readiness with the one target prompt of the published recipe."""
+    model, items, space = inputs.model, inputs.items, inputs.space
+    targets = resolve(CONSTANT, model, items, space)
+    subtracted, _ = context_stripped(model, inputs.residuals, targets, space, progress=inputs.progress)
+    return Decoded((replace(subtracted, decoder=CONSTANT_PROMPT),))
+
+
 def _expected(answers: Sequence[str], space: AnswerSpace) -> np.ndarray | None:
     """The answers' own shares, or none where a class never is the answer."""
     return answer_shares(answers, space.classes) if set(answers) == set(space.classes) else None
@@ -177,13 +190,19 @@ DECODERS: dict[str, Callable[[Inputs], Decoded]] = {
     "logit_lens": _logit_lens,
     "tuned_lens": _tuned_lens,
     "context_stripped": _context_stripped,
+    CONSTANT_PROMPT: _constant_prompt,
     "probe": _probe,
 }
 
 
 def decoders(options: Options) -> dict[str, Callable[[Inputs], Decoded]]:
     """The decoders that the options ask for, in order."""
-    return {name: decode for name, decode in DECODERS.items() if name != "tuned_lens" or options.tuned_lens}
+    left_out = set()
+    if not options.tuned_lens:
+        left_out.add("tuned_lens")
+    if options.compat != "paper":
+        left_out.add(CONSTANT_PROMPT)
+    return {name: decode for name, decode in DECODERS.items() if name not in left_out}
 
 
 def lifecycles(
@@ -229,6 +248,8 @@ def trace(
     tuned_lens: bool = False,
     tail_start: float = 0.75,
     confident: float = 0.5,
+    compat: Literal["paper"] | None = None,
+    resamples: int = RESAMPLES,
     progress: bool = True,
 ) -> Trace:
     """Run a model over items and trace every sample's lifecycle, in memory.
@@ -250,7 +271,12 @@ def trace(
         tuned_lens: Train and read a tuned lens too.
         tail_start: The tail is every layer ``l >= floor(tail_start * L)``.
         confident: The least tail confidence of a misresolved sample.
+        compat: ``paper`` scores the items by the published recipe too (table ``paper``).
+        resamples: Permutations and shifts behind every null.
         progress: Show progress bars.
+
+    Returns:
+        The trace with its onsets and all tables, ``claims`` among them.
 
     Raises:
         ValueError: If the model cannot say the answer classes in one token each, or items are too few.
@@ -264,7 +290,7 @@ def trace(
         unanswerable = near_ood(items, near_ood_items, seed=seed)
         read = capture(model, unanswerable.prompts, unanswerable.ids, progress=progress)
         other = NearOOD.beside(read, unanswerable, items, fold)
-    options = Options(probe, probe_c, prompts, tuned_lens, seed)
+    options = Options(probe, probe_c, prompts, tuned_lens, seed, compat)
     inputs = Inputs(model, items, fold, residuals, space, options, other, progress)
     decoded = [decode(inputs) for decode in decoders(options).values()]
     readouts = {r.decoder: r for d in decoded for r in d.readouts}
@@ -277,4 +303,5 @@ def trace(
         confident=confident,
     )
     tables = {name: table for d in decoded for name, table in d.tables.items()}
-    return Trace(items, fold, readouts, life, model.name, residuals, tables=tables)
+    made = Trace(items, fold, readouts, life, model.name, residuals, tables=tables)
+    return analyse(made, resamples=resamples, seed=seed)

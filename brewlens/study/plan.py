@@ -44,6 +44,9 @@ class Plan(BaseModel):
         tuned_lens: Train and read a tuned lens too, out of fold.
         tail_start: The tail is every layer ``l >= floor(tail_start * L)``.
         confident: The least tail confidence of a misresolved sample.
+        compat: ``paper`` scores the run by the published recipe too, from readouts with its constant target
+            prompt, and shows both side by side; digits only.
+        resamples: Permutations of the answers, and shifts along depth, behind every null.
         dtype: Of weights and stored residuals.
         device: ``auto`` takes a GPU when there is one.
     """
@@ -66,6 +69,8 @@ class Plan(BaseModel):
     tuned_lens: bool = False
     tail_start: Annotated[float, Field(ge=0, lt=1)] = 0.75
     confident: Annotated[float, Field(ge=0, le=1)] = 0.5
+    compat: Literal["paper"] | None = None
+    resamples: Annotated[int, Field(ge=99)] = 999
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 
@@ -99,6 +104,8 @@ class Plan(BaseModel):
             raise ValueError("generated programs are answered by digits; give classes with an items file")
         if self.folds < 3 and (self.probe == "mlp" or (self.probe == "logistic" and self.probe_c is None)):
             raise ValueError("two folds leave nothing to choose the probe on; give probe_c, or three folds")
+        if self.compat == "paper" and (self.classes is not None or self.scoring != "token"):
+            raise ValueError("the paper's recipe knows the ten digits; leave classes and scoring out")
         if self.end and self.scoring != "sequence":
             raise ValueError("end is what follows a whole answer; give it with scoring = 'sequence'")
         return self

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from brewlens.files import write_json
 from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
+from brewlens.study.analysis import analyse
 from brewlens.study.pipeline import (
     Decoded,
     Inputs,
@@ -116,8 +117,9 @@ class _Run:
             tail_start=self.plan.tail_start,
             confident=self.plan.confident,
         )
-        found = tables.read_tables(store.folder, store.manifest)
-        trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest, found)
+        trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
+        self._stage("analysis", key_of("analysis", decode_key), lambda: self._analyse(trace))
+        trace = with_analysis(trace, store.folder, store.manifest)
         self._stage("tables", key_of("tables", decode_key), lambda: self._write_tables(trace))
         self._stage("report", key_of("report", decode_key), lambda: write_report(store.folder, trace))
         return trace
@@ -226,11 +228,18 @@ class _Run:
         shutil.rmtree(store.path("partial"))
         return key
 
+    def _analyse(self, trace: Trace) -> list[str]:
+        found = analyse(trace, resamples=self.plan.resamples, seed=self.plan.seed)
+        tables.write_onsets(self.store.path("onsets.safetensors"), found.onsets)
+        for name, frame in found.tables.items():
+            write_table(self.store.path(f"tables/{name}.parquet"), frame)
+        return ["onsets.safetensors", *(f"tables/{name}.parquet" for name in found.tables)]
+
     def _write_tables(self, trace: Trace) -> list[str]:
         import pandas as pd
 
         folder, answers = self.store.folder, trace.items.answers
-        write_table(folder / "samples.parquet", trace.lifecycle.to_frame())
+        write_table(folder / "samples.parquet", trace.to_frame())
         layers = pd.concat([r.to_frame(answers) for r in trace.readouts.values()], ignore_index=True)
         layers["layer"] = layers["layer"].astype("Int64").mask(layers["decoder"] == "surface")
         write_table(folder / "layers.parquet", layers)
@@ -240,12 +249,19 @@ class _Run:
         return ["samples.parquet", "layers.parquet", "summary.json"]
 
 
-def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> Trace:
+def run(
+    plan: Plan,
+    out: str | Path | None = None,
+    *,
+    model: HookedModel | None = None,
+    progress: bool = True,
+) -> Trace:
     """Carry out a plan; the results stay in a folder.
 
     Args:
         plan: What to run.
         out: The run folder; by default one named after the model and the plan's key.
+        model: The plan's model, where it is loaded already.
         progress: Show progress bars.
 
     Returns:
@@ -257,13 +273,11 @@ def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> 
         RunFolderError: If the folder holds another plan's results, or its disk is too small.
         ValueError: If the model cannot say the answers in one token, or items are too few.
     """
-    from brewlens.loading import load_model
-
     folder = Path(out) if out is not None else default_folder(plan)
     store = Store(folder, plan)
     if plan.items is not None:
         load_items(plan)  # so that a bad file is refused before the model is loaded
-    model = load_model(plan.model, device=plan.torch_device, dtype=plan.dtype)
+    model = model or load_planned(plan)
     log.info("%r; %s", model, model.check)
     store.note(
         model={
@@ -283,9 +297,20 @@ def run(plan: Plan, out: str | Path | None = None, *, progress: bool = True) -> 
     return _Run(plan, model, store, progress).execute()
 
 
+def load_planned(plan: Plan) -> HookedModel:
+    """The model of a plan.
+
+    Raises:
+        ModelError: If it cannot be loaded or fails its self-check.
+    """
+    from brewlens.loading import load_model
+
+    return load_model(plan.model, device=plan.torch_device, dtype=plan.dtype)
+
+
 def options_of(plan: Plan) -> Options:
     """How a plan wants residuals decoded."""
-    return Options(plan.probe, plan.probe_c, plan.prompts, plan.tuned_lens, plan.seed)
+    return Options(plan.probe, plan.probe_c, plan.prompts, plan.tuned_lens, plan.seed, plan.compat)
 
 
 def read_captured(paths: Sequence[Path]) -> tuple[Residuals, AnswerLogits]:
@@ -312,7 +337,7 @@ def load_run(folder: str | Path) -> Trace:
     folder = Path(folder)
     manifest = read_manifest(folder)
     stages = manifest["stages"]
-    if missing := [name for name in ("items", "readouts", "tables") if name not in stages]:
+    if missing := [name for name in ("items", "readouts", "analysis", "tables") if name not in stages]:
         raise RunFolderError(
             f"{folder}: the run did not finish (no {', '.join(missing)}); the command that began it goes on"
         )
@@ -332,8 +357,18 @@ def load_run(folder: str | Path) -> Trace:
         tail_start=plan["tail_start"],
         confident=plan["confident"],
     )
-    name, found = manifest["model"]["name"], tables.read_tables(folder, manifest)
-    return Trace(items, np.asarray(folds), readouts, life, name, residuals, manifest, found)
+    name = manifest["model"]["name"]
+    trace = Trace(items, np.asarray(folds), readouts, life, name, residuals, manifest)
+    return with_analysis(trace, folder, manifest)
+
+
+def with_analysis(trace: Trace, folder: Path, manifest: Mapping[str, Any]) -> Trace:
+    """A trace with the onsets and all tables of its run folder."""
+    return replace(
+        trace,
+        tables=tables.read_tables(folder, manifest),
+        onsets=tables.read_onsets(folder / "onsets.safetensors"),
+    )
 
 
 def write_figures(folder: Path, trace: Trace) -> list[str]:

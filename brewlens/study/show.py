@@ -25,9 +25,10 @@ _HEADS = {
 }
 _NOTE = (
     "no brew: no FPCL, % of all n. format miss: the first choice of the whole vocabulary is no answer "
-    "class, % of all n. probe, context-stripped: at their best layer, chosen on the samples it is scored on. "
-    "surface: 1-3-grams of the text. majority: the configuration's most frequent answer in the other folds; "
-    "below chance where answers are balanced."
+    "class, % of all n. probe, context-stripped: at their best layer, for each fold chosen on the others. "
+    "surface: 1-3-grams of the text. beyond: probe minus surface, paired by sample, in points; * where the "
+    "surface alone reaches 90 %: decodable from text. majority: the configuration's most frequent answer in "
+    "the other folds; below chance where answers are balanced. Intervals: 95 %, clustered by shape."
 )
 
 
@@ -61,7 +62,7 @@ def _table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]
 def outcome_table(groups: Mapping[str, Any]) -> Table:
     """Outcome shares per family, by the repaired rule."""
     return _table(
-        "Outcomes, % of the samples with an FPCL, 95 % Wilson intervals below",
+        f"Outcomes, % of the samples with an FPCL, 95 % intervals below; {_detectable(groups)}",
         ["n", *_HEADS.values(), "no\nbrew"],
         {
             name: [
@@ -74,10 +75,23 @@ def outcome_table(groups: Mapping[str, Any]) -> Table:
     )
 
 
-def accuracy_table(groups: Mapping[str, Any]) -> Table:
+def _detectable(groups: Mapping[str, Any]) -> str:
+    """The largest difference between two of a table's families that could go unseen."""
+    found = [
+        share["detectable"]
+        for name, group in groups.items()
+        if name != "overall"
+        for share in group["outcomes"].values()
+        if share is not None and share["detectable"] is not None
+    ]
+    return f"differences from {100 * max(found):.0f} points on are detectable" if found else ""
+
+
+def accuracy_table(groups: Mapping[str, Any], control: Sequence[Mapping[str, Any]]) -> Table:
     """The model, the decoders at their best layer, and what the text alone gives, per family."""
+    beyond = {row["family"]: row for row in control}
     return _table(
-        "Right answers, %, 95 % Wilson intervals below",
+        "Right answers, %, 95 % intervals below",
         [
             "model",
             "format\nmiss",
@@ -86,6 +100,7 @@ def accuracy_table(groups: Mapping[str, Any]) -> Table:
             "context-\nstripped",
             "at\nlayer",
             "surface",
+            "beyond",
             "major-\nity",
         ],
         {
@@ -97,11 +112,60 @@ def accuracy_table(groups: Mapping[str, Any]) -> Table:
                 _interval(group["context_stripped_best"]),
                 str(group["context_stripped_best"]["layer"]),
                 _interval(group["surface"]),
+                _beyond(beyond.get(name)),
                 _percent(group["majority"]),
             ]
             for name, group in groups.items()
         },
     )
+
+
+def _beyond(row: Mapping[str, Any] | None) -> str:
+    """Probe minus surface in points; a star where the text alone decodes the answer."""
+    if row is None:
+        return "-"
+    mark = "*" if row["decodable"] else ""
+    low, high = row["low"], row["high"]
+    interval = "" if low is None else f"\n[dim]{100 * low:.0f}-{100 * high:.0f}[/dim]"
+    return f"{100 * row['difference']:+.1f}{mark}{interval}"
+
+
+_COLORS = {"supported": "green", "contradicted": "red"}
+
+
+def claims_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What the paper says, and whether the run bears it out."""
+    table = Table(
+        title="Claims: effect and 95 % interval, clustered by shape; p adjusted over the table",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+        title_justify="left",
+    )
+    table.add_column("statement", ratio=3)
+    table.add_column("effect", justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("verdict", ratio=2)
+    for row in rows:
+        color = _COLORS.get(row["verdict"], "dim")
+        table.add_row(
+            f"{row['statement']}\n[dim]{row['scope']}; {row['unit']}[/dim]",
+            "-" if row["effect"] is None else f"{row['effect']:+.3f}\n[dim]{_ends(row)}[/dim]",
+            str(row["n"]),
+            p_value(row["p_adjusted"]),
+            f"[{color}]{row['verdict']}[/{color}]",
+        )
+    return table
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    return "" if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with three decimals."""
+    return "-" if p is None else "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def summary_tables(folder: Path, console: Console | None = None) -> None:
@@ -110,7 +174,9 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     groups = {**summary["families"], "overall": summary["overall"]}
     console.print(outcome_table(groups))
-    console.print(accuracy_table(groups))
+    console.print(accuracy_table(groups, summary.get("surface_control", [])))
+    if summary.get("claims"):
+        console.print(claims_table(summary["claims"]))
     if (same := summary["last_layer_identity"]) is not None:
         console.print(
             f"check: raw context-stripped decoding at the last layer is the model's own answer "

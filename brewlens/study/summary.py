@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from brewlens.decoding import best_layer
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import NEVER, OUTCOMES, RESOLUTION
 from brewlens.results import Trace
-from brewlens.stats import mean_interval, share
-from brewlens.study.checks import checks
+from brewlens.stats import clustered_mean, clustered_share, detectable_shares
+from brewlens.study.checks import checks, plain_rows
 
 
-def share_of(hits: np.ndarray) -> dict[str, Any] | None:
-    """A share of True with its 95 % Wilson interval, as a plain dict; None when there is no sample."""
-    found = share(int(np.sum(hits)), len(hits))
+def share_of(hits: np.ndarray, shapes: np.ndarray | None = None) -> dict[str, Any] | None:
+    """A share of True with its 95 % Wilson interval, as a plain dict; None when there is no sample.
+
+    Args:
+        hits: Whether each sample has the property.
+        shapes: The shape of each, over which the interval is clustered; without it samples are independent.
+
+    Returns:
+        count, n, value, low, high, shapes (their number), and detectable: the least difference from another
+        such share that four of five comparisons would find; None where none is large enough.
+    """
+    found = clustered_share(hits, shapes)
     if found is None:
         return None
-    values = asdict(found)
-    values.pop("level")
-    return {**values, "value": found.value}
+    least = detectable_shares(found.effective, found.value)
+    return {
+        "count": found.count,
+        "n": found.n,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "shapes": found.clusters,
+        "detectable": None if np.isnan(least) else least,
+    }
 
 
 def summarise(trace: Trace, majority: Readout) -> dict[str, Any]:
     """Plain data for ``summary.json``.
 
     The shares of outcomes are out of the samples that have an FPCL; ``no_brewing`` and ``format_miss``
-    are out of all samples. Layers of landmarks are divided by the number of layers.
+    are out of all samples. Layers of landmarks are divided by the number of layers. Intervals are
+    clustered by shape. A decoder's best layer is chosen for each fold on the other folds.
 
     Args:
         trace: The whole run.
@@ -50,9 +67,13 @@ def summarise(trace: Trace, majority: Readout) -> dict[str, Any]:
         "configurations": _configurations(trace),
         "last_layer_identity": _identity(trace),
         "checks": checks(trace),
+        **{name: plain_rows(trace.tables[name]) for name in _TABLES if name in trace.tables},
         "first_hit_chance": {"no_fpcl": float((1 - 1 / len(classes)) ** layers)},
         "short": dict(trace.items.provenance.get("short") or {}),  # type: ignore[call-overload]
     }
+
+
+_TABLES = ("claims", "nulls", "onsets", "surface_control", "paper")
 
 
 def _identity(trace: Trace) -> dict[str, Any] | None:
@@ -66,53 +87,50 @@ def _identity(trace: Trace) -> dict[str, Any] | None:
         return None
     last = trace.readouts["context_stripped_raw"].predicted[:, trace.n_layers - 1]
     own = trace.readouts["context_stripped_raw"].target_index(trace.lifecycle.output)
-    return share_of(last == own)
+    return share_of(last == own, trace.shapes)
 
 
 def _group(trace: Trace, majority: Readout, rows: np.ndarray) -> dict[str, Any]:
     part, answers = trace.select(rows), [trace.items[r].answer for r in rows]
-    life = part.lifecycle
+    life, shapes = part.lifecycle, part.shapes
     brewing = life.outcome != "no_brewing"
 
     def outcomes(labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-        return {name: share_of(labels[brewing] == name) for name in names}
+        return {name: share_of(labels[brewing] == name, shapes[brewing]) for name in names}
+
+    def best(decoder: str) -> dict[str, Any]:
+        layer, hits = best_layer(part.readouts[decoder].correct(answers), part.folds)
+        return {"layer": layer, **(share_of(hits, shapes) or {})}
 
     return {
         "n": len(rows),
-        "accuracy": share_of(life.output_correct),
-        "format_miss": share_of(life.format_miss),
-        "no_brewing": share_of(~brewing),
+        "accuracy": share_of(life.output_correct, shapes),
+        "format_miss": share_of(life.format_miss, shapes),
+        "no_brewing": share_of(~brewing, shapes),
         "outcomes": outcomes(life.outcome, [name for name in OUTCOMES if name != "no_brewing"]),
         "outcomes_paper": outcomes(life.outcome_paper, RESOLUTION),
-        "surface": share_of(part.readouts["surface"].correct(answers)[:, 0]),
-        "majority": share_of(majority.select(rows).correct(answers)[:, 0]),
-        "probe_best": _best_layer(part.readouts["probe"], answers),
-        "context_stripped_best": _best_layer(part.readouts["context_stripped"], answers),
+        "surface": share_of(part.readouts["surface"].correct(answers)[:, 0], shapes),
+        "majority": share_of(majority.select(rows).correct(answers)[:, 0], shapes),
+        "probe_best": best("probe"),
+        "context_stripped_best": best("context_stripped"),
         "landmarks": {
-            name: _landmark(values / trace.n_layers, values != NEVER)
+            name: _landmark(values / trace.n_layers, values != NEVER, shapes)
             for name, values in vars(life.landmarks).items()
         },
     }
 
 
-def _best_layer(readout: Readout, answers: Sequence[str]) -> dict[str, Any]:
-    """The layer of highest accuracy; chosen and measured on the same samples, so an optimistic number."""
-    correct = readout.correct(answers)
-    layer = int(correct.mean(axis=0).argmax())
-    return {"layer": layer, **(share_of(correct[:, layer]) or {})}
-
-
-def _landmark(depth: np.ndarray, present: np.ndarray) -> dict[str, Any]:
-    values = depth[present]
-    if not len(values):
+def _landmark(depth: np.ndarray, present: np.ndarray, shapes: np.ndarray) -> dict[str, Any]:
+    found = clustered_mean(depth[present], shapes[present])
+    if found is None:
         return {"mean": None, "low": None, "high": None, "median": None, "n": 0}
-    low, high = mean_interval(values) or (None, None)
+    known = np.isfinite(found.se)
     return {
-        "mean": float(values.mean()),
-        "low": low,
-        "high": high,
-        "median": float(np.median(values)),
-        "n": len(values),
+        "mean": found.value,
+        "low": found.low if known else None,
+        "high": found.high if known else None,
+        "median": float(np.median(depth[present])),
+        "n": found.n,
     }
 
 
@@ -120,9 +138,9 @@ def _configurations(trace: Trace) -> list[dict[str, Any]]:
     cells: dict[tuple, list[int]] = {}
     for row, item in enumerate(trace.items):
         cells.setdefault((item.family, *item.factors.items()), []).append(row)
-    correct = trace.lifecycle.output_correct
+    correct, shapes = trace.lifecycle.output_correct, trace.shapes
     return [
-        {"family": family, "factors": dict(factors), "accuracy": share_of(correct[rows])}
+        {"family": family, "factors": dict(factors), "accuracy": share_of(correct[rows], shapes[rows])}
         for (family, *factors), rows in cells.items()
     ]
 

@@ -12,6 +12,7 @@ import torch
 
 from brewlens.decoding.readout import Readout
 from brewlens.files import write_tensors
+from brewlens.lifecycle.onsets import Onsets
 from brewlens.study.store import write_table
 from brewlens.tasks.item import Item, ItemSet
 
@@ -118,9 +119,34 @@ def read_readouts(path: Path, ids: Sequence[str]) -> dict[str, Readout]:
         }
 
 
+def write_onsets(path: Path, onsets: Mapping[str, Onsets]) -> None:
+    """Posteriors over onsets by name, ``[sample, L + 1]`` float64, and ``.until`` over their ends."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, found in onsets.items():
+        tensors[name] = torch.tensor(found.posterior)
+        if found.until is not None:
+            tensors[f"{name}.until"] = torch.tensor(found.until)
+    write_tensors(path, tensors, {"onsets": list(onsets)})
+
+
+def read_onsets(path: Path) -> dict[str, Onsets]:
+    """What :func:`write_onsets` wrote; the fitted parameters are in ``tables/onset_fits.parquet``."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        stored = set(file.keys())
+        found = {}
+        for name in json.loads(file.metadata()["brewlens"])["onsets"]:
+            posterior = file.get_tensor(name).numpy()
+            until = file.get_tensor(f"{name}.until").numpy() if f"{name}.until" in stored else None
+            found[name] = Onsets(posterior.shape[1] - 1, posterior, until)
+    return found
+
+
 def read_tables(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables that the decoders wrote beside their readouts, by name."""
+    """The tables that the decoders wrote beside their readouts, and those of the analysis, by name."""
     import pandas as pd
 
-    names = [f for f in manifest["stages"]["readouts"]["files"] if f.startswith("tables/")]
+    stages = [manifest["stages"][name] for name in ("readouts", "analysis")]
+    names = [f for stage in stages for f in stage["files"] if f.startswith("tables/")]
     return {Path(name).stem: pd.read_parquet(folder / name) for name in names}

@@ -1,6 +1,6 @@
 """Items: generated programs in six families, or a user's own from a file."""
 
-from brewlens.tasks.folds import LeakageError, assign_folds, check_leakage, groups, universe_of
+from brewlens.tasks.folds import LeakageError, assign_folds, check_leakage, clusters, groups, universe_of
 from brewlens.tasks.generate import FAMILIES, configurations, generate, stream
 from brewlens.tasks.item import Item, ItemSet
 from brewlens.tasks.near_ood import near_ood
@@ -14,6 +14,7 @@ __all__ = [
     "LeakageError",
     "assign_folds",
     "check_leakage",
+    "clusters",
     "configurations",
     "generate",
     "groups",

@@ -38,7 +38,26 @@ def _keys(item: Item, items: ItemSet | None) -> list[str]:
 
 def groups(items: ItemSet) -> Int[np.ndarray, "sample"]:
     """Group number per item: items linked by a shared skeleton or by twins, directly or in a chain."""
-    parent = list(range(len(items)))
+    return _linked([_keys(item, items) for item in items])
+
+
+def clusters(items: ItemSet) -> Int[np.ndarray, "sample"]:
+    """Cluster number per item, for intervals: items of one shape, and twins, are not independent.
+
+    Items are linked by their shape and by twins that are items too, directly or in a chain.
+    """
+    ids = set(items.ids)
+    return _linked(
+        [
+            ["shape:" + item.shape, "id:" + item.id, *("id:" + t for t in item.twins.values() if t in ids)]
+            for item in items
+        ]
+    )
+
+
+def _linked(keys: Sequence[Sequence[str]]) -> Int[np.ndarray, "row"]:
+    """Rows that share a key, directly or in a chain, have one number."""
+    parent = list(range(len(keys)))
 
     def root(row: int) -> int:
         while parent[row] != row:
@@ -47,10 +66,10 @@ def groups(items: ItemSet) -> Int[np.ndarray, "sample"]:
         return row
 
     owner: dict[str, int] = {}
-    for row, item in enumerate(items):
-        for key in _keys(item, items):
+    for row, own in enumerate(keys):
+        for key in own:
             parent[root(row)] = root(owner.setdefault(key, row))
-    roots = [root(row) for row in range(len(items))]
+    roots = [root(row) for row in range(len(keys))]
     number = {r: k for k, r in enumerate(dict.fromkeys(roots))}
     return np.array([number[r] for r in roots])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy.stats import binomtest
 from synthetic import synthetic_trace
 
 from brewlens.figures import accuracy_table, plot_accuracy, plot_accuracy_grid, style
+from brewlens.stats import clustered_share, detectable_shares
 
 mpl.use("agg")
 
@@ -34,6 +37,22 @@ def test_accuracy_and_intervals_are_those_of_the_readouts(trace):
             assert row["n"] == 30
             assert row["accuracy"] == hits[:, layer].mean()
             assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+
+
+def test_programs_of_one_shape_widen_the_intervals(trace):
+    items = tuple(replace(item, shape=str(row // 3)) for row, item in enumerate(trace.items))
+    apart = accuracy_table(trace, "loop").set_index(["decoder", "layer"])
+    together = replace(trace, items=replace(trace.items, items=items))
+    table = accuracy_table(together, "loop").set_index(["decoder", "layer"])
+    assert (table["n_shapes"].dropna() == 10).all()
+    hits = trace.readouts["probe"].correct(trace.items.answers)[30:, 2]
+    found = clustered_share(hits, [str(row // 3) for row in range(30)])
+    assert tuple(table.loc[("probe", 2), ["low", "high"]]) == (found.low, found.high)
+    assert table.loc[("probe", 2), "accuracy"] == apart.loc[("probe", 2), "accuracy"]
+    width, narrow = (t["high"] - t["low"] for t in (table, apart))
+    assert (width.dropna() >= narrow.dropna() - 1e-12).all()
+    least = detectable_shares(found.effective, found.value)
+    assert table.loc[("probe", 2), "detectable"] == pytest.approx(least)
 
 
 def test_what_has_no_layer_comes_after_the_decoders(trace):
@@ -74,8 +93,6 @@ def test_a_grid_has_a_panel_per_family_and_one_legend(trace):
 
 
 def test_a_decoder_that_the_style_does_not_know_is_drawn(trace):
-    from dataclasses import replace
-
     more = replace(trace, readouts={**trace.readouts, "my_decoder": trace.readouts["probe"]})
     ax = plot_accuracy(more, ax=Figure().add_subplot())
     assert "my decoder" in [text.get_text() for text in ax.get_legend().get_texts()]

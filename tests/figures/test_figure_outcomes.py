@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy.stats import binomtest
 from synthetic import synthetic_trace
 
 from brewlens.figures import outcome_table, plot_outcomes
+from brewlens.tasks.item import ItemSet
 
 mpl.use("agg")
 
@@ -37,8 +40,16 @@ def test_outcomes_are_shares_of_the_samples_with_an_fpcl(trace):
 
 
 @pytest.mark.parametrize("taxonomy", ["repaired", "paper"])
-def test_intervals_are_wilson(trace, taxonomy):
-    for row in outcome_table(trace, taxonomy).itertuples():
+def test_intervals_are_clustered_by_shape(trace, taxonomy):
+    """Never narrower than Wilson's of independent samples, and his where no two samples have one shape."""
+    table = outcome_table(trace, taxonomy)
+    for row in table.itertuples():
+        interval = binomtest(row.count, row.n).proportion_ci(method="wilson")
+        assert row.low <= interval.low + 1e-9 and row.high >= interval.high - 1e-9
+        assert row.n_shapes <= row.n and 0 < row.detectable < 1
+    apart = [replace(item, shape=item.id) for item in trace.items]
+    single = replace(trace, items=ItemSet(tuple(apart), trace.items.partners))
+    for row in outcome_table(single, taxonomy).itertuples():
         interval = binomtest(row.count, row.n).proportion_ci(method="wilson")
         assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brewlens import tasks
-from brewlens.tasks import Item, ItemSet, LeakageError, assign_folds, check_leakage, groups
+from brewlens.tasks import Item, ItemSet, LeakageError, assign_folds, check_leakage, clusters, groups
 
 
 def item(name, skeleton="", **twins):
@@ -73,3 +73,27 @@ def test_leakage_is_refused_with_the_ids(train, score):
 def test_too_few_groups():
     with pytest.raises(ValueError, match="asked for 5 folds, found 2"):
         assign_folds(ItemSet((item("a"), item("b"))), 5)
+
+
+def test_clusters_join_shapes_and_twins():
+    items = tasks.generate(("loop", "loop_unrolled"), n=120, seed=0)
+    found = clusters(items)
+    for a, first in enumerate(items):
+        for b, second in enumerate(items):
+            if first.shape == second.shape or second.id in first.twins.values():
+                assert found[a] == found[b]
+    # No more than that: every cluster hangs together by shapes and twins.
+    for number in set(found):
+        rows = {r for r in range(len(items)) if found[r] == number}
+        reached, edge = set(), {min(rows)}
+        while edge:
+            reached |= edge
+            near = [items[r] for r in edge]
+            edge = {
+                r
+                for r in rows - reached
+                if any(items[r].shape == n.shape or items[r].id in n.twins.values() for n in near)
+            }
+        assert reached == rows
+    alone = items.family("loop")
+    assert len(set(clusters(alone))) == len({item.shape for item in alone})

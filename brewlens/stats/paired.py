@@ -1,0 +1,116 @@
+"""Paired comparisons: two values of each sample."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import binomtest, norm, permutation_test
+
+from brewlens.stats.means import Estimate, clustered_mean
+from brewlens.stats.robust import Labels, cluster_codes
+from brewlens.stats.shares import effective_size, kish_size
+
+
+def paired_difference(
+    a: Bool[np.ndarray, "sample"] | Float[np.ndarray, "sample"],
+    b: Bool[np.ndarray, "sample"] | Float[np.ndarray, "sample"],
+    clusters: Labels | None = None,
+    level: float = 0.95,
+) -> Estimate | None:
+    """Mean of ``a - b`` over paired samples, with an interval; None where there is no sample.
+
+    Of numbers, ``clustered_mean`` of the differences. Of two boolean arrays, the difference of shares with
+    the interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37), which adds one pair to either kind of
+    discordant pairs, on the effective number of pairs (see ``clustered_share``). It does not shrink to a
+    point where no pair is discordant; there, pairs of one cluster count as alike. ``centre`` and ``se`` are
+    those of the interval, and give the p-value.
+
+    The 95 % interval covers 93 to 97 % for shares from .1 to .9, and up to 98 % where fewer than about ten
+    pairs are discordant; but 90 % for shares of .05 and .02 in 30 clusters of 1 to 40 samples whose normal
+    scores correlate by .8.
+
+    Args:
+        a: One value per sample; of dtype bool for shares.
+        b: The other value of the same samples.
+        clusters: Cluster of each sample; None for independent samples.
+        level: Confidence.
+
+    Raises:
+        ValueError: If the two are not of one length, or only one is boolean.
+    """
+    a, b = _pair(a, b)
+    plain = clustered_mean(np.subtract(a, b, dtype=np.float64), clusters, level)
+    if plain is None or plain.clusters == 1 or a.dtype != bool:
+        return plain
+    n, up, down = plain.n, int((a & ~b).sum()), int((b & ~a).sum())
+    spread = (up + down) / n - ((up - down) / n) ** 2
+    if plain.clusters == n:
+        size = float(n)
+    elif spread == 0:
+        size = kish_size(cluster_codes(clusters, n))
+    else:
+        effect = plain.se**2 / (spread / (n - 1))
+        size = effective_size(n / max(1.0, effect), n, plain.df, level)
+    more, less = ((count / n * size + 1) / (size + 2) for count in (up, down))
+    centre = more - less
+    se = float(np.sqrt((more + less - centre**2) / (size + 2)))
+    half = float(norm.ppf((1 + level) / 2)) * se
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    return Estimate(plain.value, low, high, se, np.inf, n, plain.clusters, level, centre)
+
+
+def mcnemar(a: Bool[np.ndarray, "sample"], b: Bool[np.ndarray, "sample"]) -> float:
+    """Exact two-sided p-value of McNemar's test that two shares of the same samples are equal.
+
+    The binomial test of the discordant pairs; samples are independent. 1 where no pair is discordant.
+
+    Raises:
+        ValueError: If the two are not boolean and of one length.
+    """
+    a, b = _pair(a, b)
+    if a.dtype != bool:
+        raise ValueError(f"McNemar's test compares hits, of dtype bool; found {a.dtype}: use sign_flip")
+    up, down = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(binomtest(up, up + down).pvalue) if up + down else 1.0
+
+
+def sign_flip(
+    differences: Float[np.ndarray, "sample"],
+    clusters: Labels | None = None,
+    *,
+    n_resamples: int = 9999,
+    seed: int = 0,
+) -> float:
+    """Two-sided p-value that differences are symmetric about 0, by flipping the signs of whole clusters.
+
+    Exact where ``2**clusters`` is at most ``n_resamples`` (clusters that sum to 0 do not count), else from
+    random flips. scipy's ``permutation_test`` of the cluster sums.
+
+    Args:
+        differences: One difference per sample.
+        clusters: Cluster of each sample; None for independent samples.
+        n_resamples: Largest number of flips tried; the p-value is at least ``2 / (n_resamples + 1)``.
+        seed: Of the random flips.
+
+    Raises:
+        ValueError: If there is not one label per sample.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    sums = np.bincount(cluster_codes(clusters, len(differences)), weights=differences)
+    sums = sums[np.abs(sums) > 1e-12 * np.abs(differences).max(initial=0)]
+    if len(sums) < 2:
+        return 1.0
+    rng = np.random.default_rng(seed)
+    found = permutation_test(
+        (sums,), np.sum, permutation_type="samples", n_resamples=n_resamples, batch=1000, rng=rng
+    )
+    return float(found.pvalue)
+
+
+def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, b = np.asarray(a), np.asarray(b)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"paired samples come in two arrays of one length; found {a.shape} and {b.shape}")
+    if (a.dtype == bool) != (b.dtype == bool):
+        raise ValueError(f"paired values are both hits or both numbers; found {a.dtype} and {b.dtype}")
+    return a, b
