@@ -10,6 +10,7 @@ import pytest
 from synthetic import synthetic_manifest, synthetic_summary, synthetic_trace
 
 from brewlens.report import build
+from brewlens.study.analysis import analyse
 from brewlens.tasks.item import ItemSet
 
 ATTACK = "<script>alert('x')</script> & <b>bold</b>"
@@ -178,6 +179,7 @@ def test_a_bare_manifest_and_one_family_will_do(tmp_path):
     trace = synthetic_trace(8, ("computing",), n_layers=4)
     trace = trace.select([r for r, o in enumerate(trace.lifecycle.outcome) if o == "no_brewing"])
     bare = replace(trace, items=ItemSet(tuple(replace(i, factors={}) for i in trace.items)))
+    bare = analyse(bare, resamples=99)
     text = build(tmp_path, bare, synthetic_summary(bare), {}).read_text("utf-8")
     assert "None" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).replace(
         "None was picked", ""
