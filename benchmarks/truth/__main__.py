@@ -9,7 +9,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "results"
 DOCS = Path(__file__).parents[2] / "docs"
-PARTS = ("nulls", "planted", "coverage")
+PARTS = ("planted", "coverage", "nulls")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.truth.output import write
     from benchmarks.truth.repeat import repeat
 
-    write(repeat(parts, quick=options.quick, processes=options.processes), options.out, options.docs)
+    for found in repeat(parts, quick=options.quick, processes=options.processes):
+        page = write(found, options.out, options.docs)
+    print(page)
 
 
 if __name__ == "__main__":

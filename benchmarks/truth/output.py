@@ -27,8 +27,8 @@ _NAMES = {
 _FIRST = {"available_from": "FPCL", "ready_from": "FCC"}
 
 
-def write(found: Repeated, out: Path, docs: Path) -> None:
-    """``truth.md``, ``truth.csv``, ``truth.json`` in ``out``; ``onsets.*`` and ``truth.md`` in ``docs``."""
+def write(found: Repeated, out: Path, docs: Path) -> str:
+    """``truth.md``, ``truth.csv``, ``truth.json`` in ``out``, ``onsets.*`` in ``docs``; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
     summaries = {part: _SUMMARIES[part](table) for part, table in found.tables.items()}
     page = "\n\n".join([_HEAD, *(f"{_TITLES[part]}\n\n{_markdown(s)}" for part, s in summaries.items())])
@@ -46,7 +46,7 @@ def write(found: Repeated, out: Path, docs: Path) -> None:
     if "planted" in found.tables:
         figure, drawn = draw(found.tables["planted"])
         save(figure, docs / "onsets", drawn)
-    print(page)
+    return page
 
 
 def nulls(table: pd.DataFrame) -> pd.DataFrame:

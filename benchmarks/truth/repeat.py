@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -31,8 +31,8 @@ class Repeated:
     minutes: dict[str, float] = field(default_factory=dict)
 
 
-def repeat(parts: Sequence[str], *, quick: bool, processes: int) -> Repeated:
-    """Run parts.
+def repeat(parts: Sequence[str], *, quick: bool, processes: int) -> Iterator[Repeated]:
+    """Run parts; what there is so far after each of them.
 
     Args:
         parts: Of ``nulls``, ``planted`` and ``coverage``.
@@ -62,7 +62,7 @@ def repeat(parts: Sequence[str], *, quick: bool, processes: int) -> Repeated:
             frames = _gather(pool, run, jobs, part)
             found.tables[part] = pd.concat(frames, ignore_index=True)
             found.minutes[part] = (time.perf_counter() - start) / 60
-    return found
+            yield found
 
 
 def _gather(pool: ProcessPoolExecutor, run: Callable, jobs: Sequence, part: str) -> Iterable[pd.DataFrame]:
