@@ -65,6 +65,7 @@ DECODERS = {
     "context_stripped": Line("context-stripped", "#d55e00", marker="s"),
     "context_stripped_raw": Line("context-stripped (raw)", "#e69f00", (0, (3, 1.5)), marker="D"),
     "context_stripped_pooled": Line("context-stripped (ten prompts)", "#a6761d", (0, (6, 1.5))),
+    "context_stripped_constant": Line("context-stripped (constant prompt)", "#cc79a7", (0, (2, 1))),
     "surface": Line("surface (text only)", "#8a5fa8", (0, (5, 2))),
     "chance": Line("chance", "#8a9199", (0, (1, 1.5))),
     "model": Line("model's own answer", INK, marker="*"),

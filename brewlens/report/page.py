@@ -137,8 +137,22 @@ def _sample(trace: Trace, plate: Plate, svg: Markup) -> dict[str, object]:
         "outcome": str(life.outcome[row]),
         "outcome_paper": str(life.outcome_paper[row]),
         "landmarks": {name: None if layer == NEVER else layer for name, layer in marks.items()},
+        "onsets": _sample_onsets(trace, row),
         "tail": (life.tail_class[row], float(life.tail_confidence[row])),
     }
+
+
+def _sample_onsets(trace: Trace, row: int) -> dict[str, int | None]:
+    """Onsets of one sample by name, None where it has none; empty without onsets."""
+    if not trace.onsets:
+        return {}
+    available, ready = trace.onsets["available"], trace.onsets["ready"]
+    layers = {
+        "available from": available.onset[row],
+        "ready from": ready.onset[row],
+        "ready until": ready.end[row],
+    }
+    return {name: None if layer == NEVER else int(layer) for name, layer in layers.items()}
 
 
 def _onset_rows(rows: list[Mapping]) -> dict[str, dict[str, Mapping]]:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from brewlens.decoding.surface import DECODABLE
+from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, SUPPORTED
 from brewlens.study.summary import share_of
 from brewlens.tasks import ItemSet, assign_folds
 
@@ -25,7 +26,7 @@ _HEADS = {
 }
 _NOTE = (
     "no brew: no FPCL, % of all n. format miss: the first choice of the whole vocabulary is no answer "
-    "class, % of all n. probe, context-stripped: at their best layer, for each fold chosen on the others. "
+    "class, % of all n. probe, context-stripped: at their best layer (L), chosen on the other folds. "
     "surface: 1-3-grams of the text. beyond: probe minus surface, paired by sample, in points; * where the "
     "surface alone reaches 90 %: decodable from text. majority: the configuration's most frequent answer in "
     "the other folds; below chance where answers are balanced. Intervals: 95 %, clustered by shape."
@@ -96,9 +97,7 @@ def accuracy_table(groups: Mapping[str, Any], control: Sequence[Mapping[str, Any
             "model",
             "format\nmiss",
             "probe",
-            "at\nlayer",
             "context-\nstripped",
-            "at\nlayer",
             "surface",
             "beyond",
             "major-\nity",
@@ -107,10 +106,8 @@ def accuracy_table(groups: Mapping[str, Any], control: Sequence[Mapping[str, Any
             name: [
                 _interval(group["accuracy"]),
                 _percent(group["format_miss"]),
-                _interval(group["probe_best"]),
-                str(group["probe_best"]["layer"]),
-                _interval(group["context_stripped_best"]),
-                str(group["context_stripped_best"]["layer"]),
+                _at_layer(group["probe_best"]),
+                _at_layer(group["context_stripped_best"]),
                 _interval(group["surface"]),
                 _beyond(beyond.get(name)),
                 _percent(group["majority"]),
@@ -130,37 +127,32 @@ def _beyond(row: Mapping[str, Any] | None) -> str:
     return f"{100 * row['difference']:+.1f}{mark}{interval}"
 
 
-_COLORS = {"supported": "green", "contradicted": "red"}
+def _at_layer(share: Mapping[str, Any]) -> str:
+    """The same with the layer that it is of."""
+    return _interval(share).replace("[/dim]", f" L{share['layer']}[/dim]")
 
 
-def claims_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What the paper says, and whether the run bears it out."""
-    table = Table(
-        title="Claims: effect and 95 % interval, clustered by shape; p adjusted over the table",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
-        title_justify="left",
-    )
-    table.add_column("statement", ratio=3)
-    table.add_column("effect", justify="right", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("verdict", ratio=2)
-    for row in rows:
-        color = _COLORS.get(row["verdict"], "dim")
-        table.add_row(
-            f"{row['statement']}\n[dim]{row['scope']}; {row['unit']}[/dim]",
-            "-" if row["effect"] is None else f"{row['effect']:+.3f}\n[dim]{_ends(row)}[/dim]",
-            str(row["n"]),
-            p_value(row["p_adjusted"]),
-            f"[{color}]{row['verdict']}[/{color}]",
-        )
-    return table
+_COLORS = {SUPPORTED: "green", CONTRADICTED: "red", NOT_DISTINGUISHABLE: "dim"}
+
+
+def claim_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the paper says, by whether the run bears it out."""
+    lines = ["Claims: effect [95 % interval, clustered by shape], n, p adjusted over all of them"]
+    for verdict, color in _COLORS.items():
+        lines.append(f"[{color}]{verdict}[/{color}]")
+        for row in (found := [row for row in rows if row["verdict"] == verdict]):
+            effect = (
+                "nothing to measure it on" if row["effect"] is None else f"{row['effect']:+.3f}{_ends(row)}"
+            )
+            lines.append(f"  {row['statement']} ({row['scope']})")
+            lines.append(f"    {effect} {row['unit']}, n {row['n']}, p {p_value(row['p_adjusted'])}")
+        if not found:
+            lines[-1] += ": none"
+    return lines
 
 
 def _ends(row: Mapping[str, Any]) -> str:
-    return "" if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}"
+    return "" if row["low"] is None else f" \\[{row['low']:+.3f}, {row['high']:+.3f}]"
 
 
 def p_value(p: float | None) -> str:
@@ -176,7 +168,8 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
     console.print(outcome_table(groups))
     console.print(accuracy_table(groups, summary.get("surface_control", [])))
     if summary.get("claims"):
-        console.print(claims_table(summary["claims"]))
+        for line in claim_lines(summary["claims"]):
+            console.print(line, highlight=False)
     if (same := summary["last_layer_identity"]) is not None:
         console.print(
             f"check: raw context-stripped decoding at the last layer is the model's own answer "
