@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test types bench clean
+.PHONY: demo test types bench truth clean
 
 demo: $(STAMP)
 	$(BIN)/brewlens run
@@ -20,6 +20,10 @@ types: $(STAMP)
 # About ten minutes on two cores; let the machine do nothing else meanwhile.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Simulated nulls, planted models, coverage: about forty minutes on two cores.
+truth: $(STAMP)
+	$(BIN)/python -m benchmarks.truth
 
 # Without torch, the small CPU build; a torch that is there is left alone. Of CPU builds, 2.13.0 is tested.
 $(STAMP): pyproject.toml

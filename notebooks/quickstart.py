@@ -40,21 +40,35 @@ items
 # %% [markdown]
 # ## The lifecycle of every sample
 # One pass reads the residuals; out-of-fold probes say where the answer is available, context-stripped
-# decoding
-# says where it is ready.
+# decoding says where it is ready.
 
 # %%
 trace = bl.trace(model, items, progress=False)
 trace.lifecycle
 
 # %%
-trace.lifecycle.to_frame()["outcome"].value_counts(normalize=True).round(3)
+samples = trace.to_frame()
+samples["outcome"].value_counts(normalize=True).round(3)
+
+# %% [markdown]
+# First hits come early by chance. Onsets weigh all layers of a sample together; each has a posterior, *never*
+# included.
+
+# %%
+samples[["fpcl", "available_from", "p_available", "fcc", "ready_from", "ready_until", "p_ready"]].head(8)
+
+# %% [markdown]
+# ## What may be said
+# One line per statement of the paper: supported, not distinguishable from null, or contradicted; with effect,
+# interval, n, and the least effect that would have been found. Over noise the table claims nothing.
+
+# %%
+trace.tables["claims"][["statement", "scope", "effect", "low", "high", "n", "p_adjusted", "verdict"]].round(3)
 
 # %% [markdown]
 # ## One sample
 # Each row is a layer. On the left what the probe reads, on the right what the model's later layers make of
-# the
-# residual with the program taken away.
+# the residual with the program taken away.
 
 # %%
 shown = bl.figures.examples(trace)
@@ -67,11 +81,13 @@ axes = bl.figures.plot_lifecycle(trace, sample=shown["resolved"])
 # %%
 axes = bl.figures.plot_accuracy(trace)
 
+# %%
+axes = bl.figures.plot_onsets(trace)
+
 # %% [markdown]
 # ## Where the last token looks
 # TransformerLens hook points are all there: `model.bridge` is the bridge. CircuitsVis draws the attention
-# of one
-# layer, from local files.
+# of one layer, from local files.
 
 # %%
 import circuitsvis as cv
