@@ -6,7 +6,9 @@ all the whole table says so in 95 of 100 runs. A statement about *when* somethin
 that it is there: its p-value is the largest of its own and those of the presence of both decoders' answers
 (intersection-union test, Berger 1982).
 
-What the table does not show: that an available answer is used, or that a probe reads more than the text.
+What the table does not show: that an available answer is used, or that a probe reads more than the text. A
+probe is a bound: what it cannot read, for want of samples to learn from, may be there all the same, and
+then answers seem to become available late. That the order is contradicted is said of this probe.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ NOT_DISTINGUISHABLE = "not distinguishable from null"
 CONTRADICTED = "contradicted"
 VERDICTS = (SUPPORTED, NOT_DISTINGUISHABLE, CONTRADICTED)
 ALPHA = 0.05
+ORDER = "answers are available before they are ready"
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,8 @@ def _order(
     later = restricted_difference(ready.posterior, available.posterior, shapes, groups=lifecycle.families)
     later = scaled(later, 1 / lifecycle.n_layers)
     yield Claim.of(
-        "answers are available before they are ready",
-        "all, never counted as after the last layer",
+        ORDER,
+        "all, as this probe reads; never counts as after the last layer",
         "share of depth",
         later,
         p=both_there(later),
@@ -175,7 +178,7 @@ def _order(
     brewing = clustered_mean((ready.onset[rows] - available.onset[rows]) / lifecycle.n_layers, shapes[rows])
     yield Claim.of(
         "brewing takes a share of the depth",
-        "samples that are available and ready",
+        "samples that are available, as this probe reads, and ready",
         "share of depth",
         brewing,
         p=both_there(brewing),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from brewlens.decoding.surface import DECODABLE
+from brewlens.lifecycle.claims import CONTRADICTED, ORDER
 
 FORMAT_MISS = 0.01
 BYPASSED = 0.1
@@ -17,9 +18,9 @@ def warnings_of(summary: Mapping) -> list[str]:
     """Sentences about what weakens a run's numbers; none where nothing does.
 
     Families whose text-only baseline reaches ``DECODABLE``; format misses above ``FORMAT_MISS`` of a
-    family; a ``bypassed`` share above ``BYPASSED``; families of fewer than ``SMALL`` samples;
-    a target prompt whose prior favours some answers; a probe whose probabilities are off by more than
-    ``MISCALIBRATED``; configurations that gave fewer items than asked.
+    family; a ``bypassed`` share above ``BYPASSED``; families of fewer than ``SMALL`` samples; readiness
+    before what the probe reads; a target prompt whose prior favours some answers; a probe whose
+    probabilities are off by more than ``MISCALIBRATED``; configurations that gave fewer items than asked.
 
     Args:
         summary: The content of ``summary.json``.
@@ -27,7 +28,12 @@ def warnings_of(summary: Mapping) -> list[str]:
     families = summary["families"].items()
     checks = (_surface, _format_miss, _bypassed, _small)
     found = [f"{name}: {text}" for check in checks for name, family in families for text in check(family)]
-    return [*found, *_biased(summary.get("checks") or {}), *_short(summary["short"])]
+    return [
+        *found,
+        *_late_probe(summary.get("claims") or []),
+        *_biased(summary.get("checks") or {}),
+        *_short(summary["short"]),
+    ]
 
 
 def _surface(family: Mapping) -> Iterator[str]:
@@ -63,6 +69,15 @@ def _small(family: Mapping) -> Iterator[str]:
     if family["n"] < SMALL:
         n = "is only 1 sample" if family["n"] == 1 else f"are only {family['n']} samples"
         yield f"there {n}, fewer than {SMALL}, so its intervals are wide and its probes see little."
+
+
+def _late_probe(claims: Sequence[Mapping]) -> Iterator[str]:
+    if any(claim["statement"] == ORDER and claim["verdict"] == CONTRADICTED for claim in claims):
+        yield (
+            "The claims table says that answers are ready before this probe reads them. A probe is a bound: "
+            "with more samples to learn from it may read earlier. Run more items, or another kind of probe, "
+            "before saying so of the model."
+        )
 
 
 def _biased(checks: Mapping) -> Iterator[str]:

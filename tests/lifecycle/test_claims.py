@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from brewlens import tasks
-from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, SUPPORTED, verdicts
+from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, ORDER, SUPPORTED, verdicts
 from brewlens.lifecycle.failures import draw_controls, failure_excess
 from brewlens.lifecycle.nulls import strata
 from brewlens.planted import draw_truth, nothing, simulated_trace
 from brewlens.study.analysis import analyse
 
-ORDER = "answers are available before they are ready"
 BREWING = "brewing takes a share of the depth"
 FIRST_HITS = "brewing from FPCL to FJC is longer than first hits by chance make it"
 OUTCOMES = [

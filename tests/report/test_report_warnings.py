@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 from synthetic import synthetic_summary, synthetic_trace
 
+from brewlens.lifecycle.claims import CONTRADICTED, ORDER, SUPPORTED
 from brewlens.report import warnings_of
 
 
@@ -46,6 +47,16 @@ def test_each_fires_alone_and_names_its_family(calm, change, words):
     change(summary["families"]["loop"])
     (sentence,) = warnings_of(summary)
     assert sentence.startswith(words) and sentence.endswith(".")
+
+
+def test_an_order_that_a_weak_probe_may_have_made(calm):
+    claims = deepcopy(calm["claims"])
+    order = next(claim for claim in claims if claim["statement"] == ORDER)
+    order["verdict"] = CONTRADICTED
+    (sentence,) = warnings_of({**calm, "claims": claims})
+    assert "ready before this probe reads them" in sentence
+    order["verdict"] = SUPPORTED
+    assert warnings_of({**calm, "claims": claims}) == []
 
 
 def test_short_configurations_are_one_sentence(calm):

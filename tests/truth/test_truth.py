@@ -62,7 +62,9 @@ def test_planted_onsets_and_outcomes_are_found(planted_runs, noise, right, outco
     # What first hits make of the same models.
     assert rows.loc[("ready_from", "FCC"), "bias"] < -1
     assert rows.loc[("outcome", "first hits, paper's rule"), "right"] < outcomes - 0.08
-    never = table[(table["noise"] == noise) & (table["samples"] == "truly never")].set_index(["landmark", "by"])
+    never = table[(table["noise"] == noise) & (table["samples"] == "truly never")].set_index(
+        ["landmark", "by"]
+    )
     assert never.loc[("ready_from", "onset"), "found"] < 0.08 < never.loc[("ready_from", "FCC"), "found"]
 
 
