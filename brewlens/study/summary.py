@@ -11,7 +11,7 @@ from brewlens.decoding import best_layer
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import NEVER, OUTCOMES, RESOLUTION
 from brewlens.results import Trace
-from brewlens.stats import clustered_mean, clustered_share, detectable_shares
+from brewlens.stats import clustered_mean, clustered_share, detectable, detectable_shares
 from brewlens.study.checks import checks, plain_rows
 
 
@@ -123,13 +123,14 @@ def _group(trace: Trace, majority: Readout, rows: np.ndarray) -> dict[str, Any]:
 def _landmark(depth: np.ndarray, present: np.ndarray, shapes: np.ndarray) -> dict[str, Any]:
     found = clustered_mean(depth[present], shapes[present])
     if found is None:
-        return {"mean": None, "low": None, "high": None, "median": None, "n": 0}
+        return {**dict.fromkeys(("mean", "low", "high", "median", "detectable")), "n": 0}
     known = np.isfinite(found.se)
     return {
         "mean": found.value,
         "low": found.low if known else None,
         "high": found.high if known else None,
         "median": float(np.median(depth[present])),
+        "detectable": detectable(2**0.5 * found.se, found.df) if known else None,
         "n": found.n,
     }
 
