@@ -53,8 +53,9 @@ def analyse(trace: Trace, *, resamples: int = RESAMPLES, seed: int = 0) -> Trace
     """The trace with its onsets and the tables that its readouts give.
 
     Tables: ``nulls`` (landmarks beside permuted answers and shifted depth), ``claims``, ``onsets``
-    (population numbers per family), ``onset_curves``, ``surface_control``, ``signals`` (label-free, per
-    sample), and ``paper`` where there is a readout with the constant target prompt of the published recipe.
+    (population numbers per family), ``onset_curves``, ``onset_fits``, ``surface_control``, ``signals``
+    (label-free, per sample), and ``paper`` where there is a readout with the constant target prompt of the
+    published recipe.
 
     Args:
         trace: A trace with ``probe``, ``context_stripped`` and ``surface``.
@@ -83,7 +84,11 @@ def analyse(trace: Trace, *, resamples: int = RESAMPLES, seed: int = 0) -> Trace
     }
     if onsets:
         curves = _curves(trace)
-        tables |= {"onsets": _onset_table(trace, curves), "onset_curves": _curve_table(curves)}
+        tables |= {
+            "onsets": _onset_table(trace, curves),
+            "onset_curves": _curve_table(curves),
+            "onset_fits": _fit_table(onsets),
+        }
     if CONSTANT_PROMPT in readouts:
         recipe = paper_lifecycle(
             probe,
@@ -95,6 +100,23 @@ def analyse(trace: Trace, *, resamples: int = RESAMPLES, seed: int = 0) -> Trace
         )
         tables["paper"] = side_by_side(recipe, life, label_free, onsets=onsets, clusters=trace.shapes)
     return replace(trace, tables={**trace.tables, **tables})
+
+
+def _fit_table(onsets: Mapping[str, Onsets]) -> pd.DataFrame:
+    """What was fitted for each family and onset: rates, and the evidence that there are onsets."""
+    import pandas as pd
+
+    names = ("n", "present", "gain", "least_gain", "hit", "ended", "iterations", "converged")
+    return pd.DataFrame(
+        {
+            "family": family,
+            "onset": role,
+            **{name: getattr(fit, name) for name in names},
+            "guess": float(fit.guess.mean()),
+        }
+        for role, found in onsets.items()
+        for family, fit in found.fits.items()
+    )
 
 
 def _groups(trace: Trace) -> dict[str, np.ndarray]:
