@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,23 +30,31 @@ _FIRST = {"available_from": "FPCL", "ready_from": "FCC"}
 def write(found: Repeated, out: Path, docs: Path) -> str:
     """``truth.md``, ``truth.csv``, ``truth.json`` in ``out``, ``onsets.*`` in ``docs``; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
-    summaries = {part: _SUMMARIES[part](table) for part, table in found.tables.items()}
-    page = "\n\n".join([_HEAD, *(f"{_TITLES[part]}\n\n{_markdown(s)}" for part, s in summaries.items())])
-    minutes = ", ".join(f"{part} {taken:.1f} min" for part, taken in found.minutes.items())
-    page += f"\n\n{processor()}, {found.processes} processes: {minutes}.\n"
+    content = _before(out / "truth.json")
+    for part, table in found.tables.items():
+        summary = _SUMMARIES[part](table)
+        content[part] = {
+            "minutes": found.minutes.get(part),
+            "processes": found.processes,
+            "rows": json.loads(summary.to_json(orient="records", double_precision=12)),
+        }
+    parts = {part: pd.DataFrame(content[part]["rows"]) for part in _TITLES if part in content}
+    page = "\n\n".join([_HEAD, *(f"{_TITLES[part]}\n\n{_markdown(rows)}" for part, rows in parts.items())])
+    took = ", ".join(f"{p} {content[p]['minutes']:.0f} min" for p in parts if content[p]["minutes"])
+    page += f"\n\n{processor()}, {found.processes} processes: {took}.\n"
     _write(out / "truth.md", page)
-    rows = [table.assign(part=part) for part, table in summaries.items()]
+    rows = [table.assign(part=part) for part, table in parts.items()]
     _write(out / "truth.csv", pd.concat(rows, ignore_index=True).to_csv(index=False, lineterminator="\n"))
-    content = {
-        "minutes": found.minutes,
-        "processes": found.processes,
-        **{part: json.loads(table.to_json(orient="records")) for part, table in summaries.items()},
-    }
     _write(out / "truth.json", json.dumps(content, indent=1) + "\n")
     if "planted" in found.tables:
         figure, drawn = draw(found.tables["planted"])
         save(figure, docs / "onsets", drawn)
     return page
+
+
+def _before(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote of other parts."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def nulls(table: pd.DataFrame) -> pd.DataFrame:
@@ -169,6 +177,8 @@ def draw(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 def _markdown(table: pd.DataFrame) -> str:
     def cell(value: object) -> str:
+        if value is None:
+            return ""
         if isinstance(value, float):
             return "" if np.isnan(value) else f"{value:.3f}"
         return str(value)

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import pandas as pd
 from tqdm.auto import tqdm
 
-NULL_RUNS = 1000
+NULL_RUNS = 500  # of each kind with each number of layers
 PLANTED_RUNS = 200
 COVERAGE_RUNS = 1000
 

@@ -18,9 +18,10 @@ def warnings_of(summary: Mapping) -> list[str]:
     """Sentences about what weakens a run's numbers; none where nothing does.
 
     Families whose text-only baseline reaches ``DECODABLE``; format misses above ``FORMAT_MISS`` of a
-    family; a ``bypassed`` share above ``BYPASSED``; families of fewer than ``SMALL`` samples; readiness
-    before what the probe reads; a target prompt whose prior favours some answers; a probe whose
-    probabilities are off by more than ``MISCALIBRATED``; configurations that gave fewer items than asked.
+    family; a ``bypassed`` share above ``BYPASSED``; families of fewer than ``SMALL`` samples or of few
+    shapes; readiness before what the probe reads; a target prompt whose prior favours some answers; a probe
+    whose probabilities are off by more than ``MISCALIBRATED``; configurations that gave fewer items than
+    asked.
 
     Args:
         summary: The content of ``summary.json``.
@@ -30,6 +31,7 @@ def warnings_of(summary: Mapping) -> list[str]:
     found = [f"{name}: {text}" for check in checks for name, family in families for text in check(family)]
     return [
         *found,
+        *_few_shapes(summary.get("few_shapes") or {}),
         *_late_probe(summary.get("claims") or []),
         *_biased(summary.get("checks") or {}),
         *_short(summary["short"]),
@@ -69,6 +71,15 @@ def _small(family: Mapping) -> Iterator[str]:
     if family["n"] < SMALL:
         n = "is only 1 sample" if family["n"] == 1 else f"are only {family['n']} samples"
         yield f"there {n}, fewer than {SMALL}, so its intervals are wide and its probes see little."
+
+
+def _few_shapes(shapes: Mapping[str, int]) -> Iterator[str]:
+    for family, count in shapes.items():
+        are = "is 1 shape" if count == 1 else f"are {count} shapes"
+        yield (
+            f"{family}: there {are} of program only, so intervals are about programs of "
+            f"{'this shape' if count == 1 else 'these shapes'} and take samples as independent."
+        )
 
 
 def _late_probe(claims: Sequence[Mapping]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from brewlens.lifecycle import NEVER, OUTCOMES, RESOLUTION
 from brewlens.results import Trace
 from brewlens.stats import clustered_mean, clustered_share, detectable, detectable_shares
 from brewlens.study.checks import checks, plain_rows
+from brewlens.tasks import few_shapes
 
 
 def share_of(hits: np.ndarray, shapes: np.ndarray | None = None) -> dict[str, Any] | None:
@@ -69,6 +70,7 @@ def summarise(trace: Trace, majority: Readout) -> dict[str, Any]:
         "checks": checks(trace),
         **{name: plain_rows(trace.tables[name]) for name in _TABLES if name in trace.tables},
         "first_hit_chance": {"no_fpcl": float((1 - 1 / len(classes)) ** layers)},
+        "few_shapes": few_shapes(trace.items),
         "short": dict(trace.items.provenance.get("short") or {}),  # type: ignore[call-overload]
     }
 

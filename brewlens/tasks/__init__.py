@@ -1,6 +1,14 @@
 """Items: generated programs in six families, or a user's own from a file."""
 
-from brewlens.tasks.folds import LeakageError, assign_folds, check_leakage, clusters, groups, universe_of
+from brewlens.tasks.folds import (
+    LeakageError,
+    assign_folds,
+    check_leakage,
+    clusters,
+    few_shapes,
+    groups,
+    universe_of,
+)
 from brewlens.tasks.generate import FAMILIES, configurations, generate, stream
 from brewlens.tasks.item import Item, ItemSet
 from brewlens.tasks.near_ood import near_ood
@@ -16,6 +24,7 @@ __all__ = [
     "check_leakage",
     "clusters",
     "configurations",
+    "few_shapes",
     "generate",
     "groups",
     "near_ood",

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from brewlens.tasks.item import Item, ItemSet
 
 UNIVERSES = ("train", "eval")
+FEW_SHAPES = 10
 
 
 class LeakageError(ValueError):
@@ -44,15 +45,30 @@ def groups(items: ItemSet) -> Int[np.ndarray, "sample"]:
 def clusters(items: ItemSet) -> Int[np.ndarray, "sample"]:
     """Cluster number per item, for intervals: items of one shape, and twins, are not independent.
 
-    Items are linked by their shape and by twins that are items too, directly or in a chain.
+    Items are linked by their shape and by twins that are items too, directly or in a chain. In a family of
+    fewer than ``FEW_SHAPES`` shapes, such as a user's items from one template, nothing can be said of other
+    shapes: there statements are about these, and items of one shape are not linked.
     """
-    ids = set(items.ids)
+    ids, few = set(items.ids), few_shapes(items)
     return _linked(
         [
-            ["shape:" + item.shape, "id:" + item.id, *("id:" + t for t in item.twins.values() if t in ids)]
+            [
+                *([] if item.family in few else ["shape:" + item.shape]),
+                "id:" + item.id,
+                *("id:" + t for t in item.twins.values() if t in ids),
+            ]
             for item in items
         ]
     )
+
+
+def few_shapes(items: ItemSet) -> dict[str, int]:
+    """Families of fewer than ``FEW_SHAPES`` shapes, though of more items than that, and their number."""
+    shapes: dict[str, list[str]] = {}
+    for item in items:
+        shapes.setdefault(item.family, []).append(item.shape)
+    counts = {family: len(set(found)) for family, found in shapes.items()}
+    return {f: n for f, n in counts.items() if n < FEW_SHAPES and n < len(shapes[f])}
 
 
 def _linked(keys: Sequence[Sequence[str]]) -> Int[np.ndarray, "row"]:

@@ -59,6 +59,14 @@ def test_an_order_that_a_weak_probe_may_have_made(calm):
     assert warnings_of({**calm, "claims": claims}) == []
 
 
+def test_few_shapes(calm):
+    assert warnings_of({**calm, "few_shapes": {"mine": 1}}) == [
+        "mine: there is 1 shape of program only, so intervals are about programs of this shape and take "
+        "samples as independent."
+    ]
+    assert warnings_of({**calm, "few_shapes": {"mine": 3}})[0].startswith("mine: there are 3 shapes")
+
+
 def test_short_configurations_are_one_sentence(calm):
     one = warnings_of({**calm, "short": {"loop/a/2/0": "3 of 30"}})
     assert one == ["1 configuration gave fewer distinct programs than asked: loop/a/2/0 (3 of 30)."]

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from brewlens import tasks
-from brewlens.tasks import Item, ItemSet, LeakageError, assign_folds, check_leakage, clusters, groups
+from brewlens.tasks import (
+    Item,
+    ItemSet,
+    LeakageError,
+    assign_folds,
+    check_leakage,
+    clusters,
+    few_shapes,
+    groups,
+)
 
 
 def item(name, skeleton="", **twins):
@@ -97,3 +106,13 @@ def test_clusters_join_shapes_and_twins():
         assert reached == rows
     alone = items.family("loop")
     assert len(set(clusters(alone))) == len({item.shape for item in alone})
+
+
+def test_few_shapes_are_no_clusters():
+    """A user's items from one template: statements are about it, and its items are independent."""
+    items = tasks.generate("computing", n=40, seed=0)
+    one = ItemSet(tuple(replace(i, shape="template", twins={}) for i in items))
+    assert few_shapes(one) == {"computing": 1} and len(set(clusters(one))) == 40
+    ten = ItemSet(tuple(replace(i, shape=str(k % 10), twins={}) for k, i in enumerate(items)))
+    assert few_shapes(ten) == {} and len(set(clusters(ten))) == 10
+    assert few_shapes(items[:5]) == {} and few_shapes(items) == {}

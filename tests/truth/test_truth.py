@@ -89,4 +89,7 @@ def test_results_are_written(null_runs, planted_runs, tmp_path):
         f"onsets.{kind}" for kind in ("pdf", "svg", "png", "csv")
     }
     stored = json.loads((tmp_path / "truth.json").read_text("utf-8"))
-    assert stored["coverage"][0]["share"] == 0.5 and set(stored) >= {"nulls", "planted", "minutes"}
+    assert stored["coverage"]["rows"][0]["share"] == 0.5 and set(stored) == {"nulls", "planted", "coverage"}
+    # A run of one part keeps what others wrote.
+    again = output.write(Repeated(1, {"coverage": covers[:2]}), tmp_path, tmp_path / "docs")
+    assert "| a | 2 | 0.500 |" in again and "| b |" not in again and "AR(1) layers" in again
