@@ -22,17 +22,20 @@ class Kind:
 
     Attributes:
         correlation: Of the noise of neighbouring layers (AR(1)).
-        difficulty: Standard deviation of the logarithm of a sample's noise factor.
+        difficulty: Standard deviation of the logarithm of a sample's noise factor. By itself it changes no
+            arg max of noise; so with it samples differ in their correlation too, evenly from 0 up to ``most``.
+        most: That largest correlation.
     """
 
     correlation: float = 0.0
     difficulty: float = 0.0
+    most: float = 0.0
 
 
 KINDS: Mapping[str, Kind] = {
     "independent layers": Kind(),
     "AR(1) layers": Kind(correlation=0.8),
-    "random difficulty": Kind(difficulty=0.5),
+    "random difficulty": Kind(difficulty=0.5, most=0.9),
 }
 LAYERS = (24, 28)
 N = 135  # per family
@@ -50,7 +53,10 @@ def null_trace(kind: Kind, n_layers: int, seed: int, n: int = N) -> Trace:
     """A trace whose readouts, outputs included, are noise."""
     items, folds = programs(n)
     truth = nothing(draw_truth(len(items), n_layers, difficulty=kind.difficulty, seed=seed))
-    trace, _ = simulated_trace(*(items, folds, truth), hit=0.8, correlation=kind.correlation, seed=seed + 1)
+    correlation: float | np.ndarray = kind.correlation
+    if kind.most:
+        correlation = np.random.default_rng(seed + 2).uniform(0, kind.most, len(items))
+    trace, _ = simulated_trace(*(items, folds, truth), hit=0.8, correlation=correlation, seed=seed + 1)
     return trace
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from brewlens.answers import DIGITS
 from brewlens.decoding.readout import Readout
@@ -22,7 +22,7 @@ def simulated_trace(
     truth: Truth,
     *,
     hit: float = 0.95,
-    correlation: float = 0.0,
+    correlation: float | Float[np.ndarray, "sample"] = 0.0,
     seed: int = 0,
 ) -> tuple[Trace, Truth]:
     """A trace of simulated readouts over given items; the text-only baseline knows nothing.

@@ -67,17 +67,27 @@ class Simulated:
 
 
 def correlated_noise(
-    rng: np.random.Generator, n: int, layers: int, classes: int, correlation: float
+    rng: np.random.Generator,
+    n: int,
+    layers: int,
+    classes: int,
+    correlation: float | Float[np.ndarray, "sample"],
 ) -> Float[np.ndarray, "sample layer class"]:
     """Standard normal noise; that of neighbouring layers has the given correlation (AR(1) along depth)."""
     noise = rng.standard_normal((n, layers, classes))
-    fresh = np.sqrt(1 - correlation**2)
+    kept = np.broadcast_to(np.asarray(correlation, dtype=float), n)[:, None]
     for layer in range(1, layers):
-        noise[:, layer] = correlation * noise[:, layer - 1] + fresh * noise[:, layer]
+        noise[:, layer] = kept * noise[:, layer - 1] + np.sqrt(1 - kept**2) * noise[:, layer]
     return noise
 
 
-def simulate(truth: Truth, *, hit: float = 0.95, correlation: float = 0.0, seed: int = 0) -> Simulated:
+def simulate(
+    truth: Truth,
+    *,
+    hit: float = 0.95,
+    correlation: float | Float[np.ndarray, "sample"] = 0.0,
+    seed: int = 0,
+) -> Simulated:
     """Readouts of what is planted.
 
     A decoder's scores are 1 at the answer from its onset on, 0 elsewhere, plus normal noise; an overwritten
@@ -87,7 +97,7 @@ def simulate(truth: Truth, *, hit: float = 0.95, correlation: float = 0.0, seed:
     Args:
         truth: From :func:`draw_truth`.
         hit: Share of the layers from an onset on at which the decoder is right, where difficulty is 1.
-        correlation: Of the noise of neighbouring layers.
+        correlation: Of the noise of neighbouring layers, for all samples or for each.
         seed: Of the noise.
     """
     rng = np.random.default_rng(seed)
