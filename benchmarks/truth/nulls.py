@@ -23,7 +23,7 @@ class Kind:
     Attributes:
         correlation: Of the noise of neighbouring layers (AR(1)).
         difficulty: Standard deviation of the logarithm of a sample's noise factor. By itself it changes no
-            arg max of noise; so with it samples differ in their correlation too, evenly from 0 up to ``most``.
+            arg max of noise; so with it samples differ in their correlation too, evenly from 0 to ``most``.
         most: That largest correlation.
     """
 
