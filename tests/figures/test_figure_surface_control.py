@@ -135,11 +135,15 @@ def test_files_have_the_same_bytes_when_made_again(trace, tmp_path):
     assert "n_shapes" in made[0][3].read_text().splitlines()[0]
 
 
-def test_one_shape_has_no_interval(trace):
-    items = tuple(replace(item, shape="one") for item in trace.items)
-    table = surface_control_table(replace(trace, items=replace(trace.items, items=items)), "loop")
-    assert table[["low", "high", "p", "p_adjusted", "detectable"]].isna().all(axis=None)
-    assert (table["n_shapes"] == 1).all()
+def test_one_shape_is_no_cluster(trace):
+    """Items from one template: intervals are about it, as if every item had a shape of its own."""
+
+    def table(shapes):
+        items = tuple(replace(i, shape=s, twins={}) for i, s in zip(trace.items, shapes, strict=True))
+        return surface_control_table(replace(trace, items=replace(trace.items, items=items)), "loop")
+
+    one, apart = table(["one"] * len(trace)), table(trace.items.ids)
+    assert one[["low", "high"]].notna().all(axis=None) and one.equals(apart)
 
 
 def test_what_is_not_there_is_refused(trace):
