@@ -69,7 +69,7 @@ def onset_table(trace: Trace, family: str | None = None) -> pd.DataFrame:
         )
     families = list(trace.items.families)
     names = [family] if family is not None else [*families, *([OVERALL] if len(families) > 1 else [])]
-    curves = list(_curves(trace))
+    curves, of_family = list(_curves(trace)), np.array(trace.lifecycle.families)
     records = []
     for name in names:
         one = None if name == OVERALL and OVERALL not in families else name
@@ -78,7 +78,7 @@ def onset_table(trace: Trace, family: str | None = None) -> pd.DataFrame:
             known = rows[np.isfinite(values[rows, 0])]
             shapes = trace.shapes[known]
             counts = (len(known), len(np.unique(shapes)))
-            points = list(zip(*summary(values[known], shapes), strict=True))
+            points = list(zip(*summary(values[known], shapes, of_family[known]), strict=True))
             never = np.nan if curve == STILL_READY else 1 - points[-1][0]
             for layer, (share, low, high) in enumerate(points):
                 least = detectable(np.sqrt(2) * (high - low) / 2 / _Z) if high >= low else np.nan
@@ -104,23 +104,25 @@ def _curves(trace: Trace) -> Iterator[tuple[str, np.ndarray, Callable[..., _Poin
         yield first_hit + NULL, chance, _of_expectations
 
 
-def _of_posteriors(posterior: Float[np.ndarray, "sample layer_or_never"], shapes: np.ndarray) -> _Points:
-    found = onset_curve(posterior, shapes)
+def _of_posteriors(
+    posterior: Float[np.ndarray, "sample layer_or_never"], shapes: np.ndarray, families: np.ndarray
+) -> _Points:
+    found = onset_curve(posterior, shapes, groups=families)  # which onsets are fitted by
     return found.share, found.low, found.high
 
 
-def _of_probabilities(values: Float[np.ndarray, "sample layer"], shapes: np.ndarray) -> _Points:
+def _of_probabilities(values: Float[np.ndarray, "sample layer"], shapes: np.ndarray, _: object) -> _Points:
     found = [bounded_mean(v, 0, 1, shapes) for v in values.T]
     ends = np.array([(e.low, e.high) for e in found]).clip(0, 1)
     return values.mean(axis=0), *ends.T
 
 
-def _of_hits(hits: Bool[np.ndarray, "sample layer"], shapes: np.ndarray) -> _Points:
+def _of_hits(hits: Bool[np.ndarray, "sample layer"], shapes: np.ndarray, _: object) -> _Points:
     found = [clustered_share(h, shapes) for h in hits.T]
     return hits.mean(axis=0), *np.array([(e.low, e.high) for e in found]).T
 
 
-def _of_expectations(values: Float[np.ndarray, "sample layer"], shapes: np.ndarray) -> _Points:
+def _of_expectations(values: Float[np.ndarray, "sample layer"], shapes: np.ndarray, _: object) -> _Points:
     nothing = np.full(values.shape[1], np.nan)
     return values.mean(axis=0) if len(values) else nothing, nothing, nothing
 
