@@ -44,6 +44,8 @@ NOT_DISTINGUISHABLE = "not distinguishable from null"
 CONTRADICTED = "contradicted"
 VERDICTS = (SUPPORTED, NOT_DISTINGUISHABLE, CONTRADICTED)
 ALPHA = 0.05
+MOST_STRATA = 50
+"""Combinations of the other factors' levels up to which a factor's trend is tested within each of them."""
 ORDER = "answers are available before they are ready"
 
 
@@ -121,8 +123,8 @@ def claims(
     Returns:
         One row per statement and scope: the fields of :class:`Claim`, ``p_adjusted`` (over all rows that
         have a p-value) and ``verdict``, one of ``VERDICTS``. A statement that this run cannot speak of (no
-        loop twins, no ordered factor) has no row; one without any sample to measure it on has no effect
-        and is not distinguishable from null.
+        loop twins, no ordered factor, or none that varies while the others stay) has no row; one without
+        any sample to measure it on has no effect and is not distinguishable from null.
     """
     import pandas as pd
 
@@ -163,7 +165,8 @@ def _order(
     presence = [float(_null(nulls, f"area_{name}")["p"]) for name in ("available", "ready")]
 
     def both_there(estimate: Estimate | None) -> float | None:
-        return None if estimate is None else max(estimate.p, *presence)
+        # Unlike max, this is NaN where one of them is: what was not found to be there has no time.
+        return None if estimate is None else float(np.max([estimate.p, *presence]))
 
     later = restricted_difference(ready.posterior, available.posterior, shapes, groups=lifecycle.families)
     later = scaled(later, 1 / lifecycle.n_layers)
@@ -226,6 +229,9 @@ def _difficulty(items: ItemSet, lifecycle: Lifecycle, shapes: np.ndarray) -> Ite
             others = [
                 "\t".join(f"{k}={v}" for k, v in items[row].factors.items() if k != factor) for row in within
             ]
+            cells = set(zip(others, rank.tolist(), strict=True))
+            if len(cells) == len(set(others)) or len(set(others)) > MOST_STRATA:
+                continue  # the other factors cannot be held fixed
             slope = trend(resolved[within], rank, shapes[within], strata=np.array(others))
             yield Claim.of(
                 "harder programs are resolved less often",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brewlens import tasks
-from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, ORDER, SUPPORTED, verdicts
+from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, ORDER, SUPPORTED, claims, verdicts
 from brewlens.lifecycle.failures import draw_controls, failure_excess
 from brewlens.lifecycle.nulls import strata
 from brewlens.planted import draw_truth, nothing, simulated_trace
@@ -115,6 +115,36 @@ def test_items_without_factors_and_twins_have_no_such_lines(programs):
     claims = table(items, folds[rows], draw_truth(len(items), 12, seed=6))
     assert not {HARDER, TWINS} & set(claims["statement"])
     assert {ORDER, BREWING, FIRST_HITS, *OUTCOMES} == set(claims["statement"])
+
+
+@pytest.mark.parametrize(
+    ("factors", "scopes"),
+    [
+        (lambda k: {"size": k % 3, "twice": 2 * (k % 3)}, []),  # neither changes while the other stays
+        (lambda k: {"size": k % 3, "number": k}, ["loop, number"]),  # as many numbers as items
+    ],
+)
+def test_factors_that_cannot_be_held_fixed_have_no_line(programs, factors, scopes):
+    items, folds = programs
+    rows = [row for row, item in enumerate(items) if item.family == "loop"]
+    mine = [replace(items[row], factors=factors(k), twins={}) for k, row in enumerate(rows)]
+    items = tasks.ItemSet(tuple(mine))
+    claims = table(items, folds[rows], draw_truth(len(items), 12, seed=6))
+    assert claims.loc[claims["statement"] == HARDER, "scope"].tolist() == scopes
+
+
+def test_an_order_needs_both_to_be_there(programs):
+    """Where the presence of one could not be tested, nothing is said of what comes first."""
+    items, folds = programs
+    trace, _ = simulated_trace(items, folds, draw_truth(len(items), 16, mix={"resolved": 1}, seed=2))
+    found = analyse(trace, resamples=199)
+    nulls = found.tables["nulls"].copy()
+    nulls.loc[nulls["statistic"] == "area_ready", "p"] = np.nan
+    table = claims(items, trace.lifecycle, found.onsets, nulls, {})
+    for statement in (ORDER, BREWING):
+        assert verdict(found.tables["claims"], statement)["verdict"] == SUPPORTED
+        row = verdict(table, statement)
+        assert np.isnan(row["p"]) and row["verdict"] == NOT_DISTINGUISHABLE
 
 
 def test_a_model_that_is_never_wrong_has_no_failures(programs):
