@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from brewlens.decoding.surface import DECODABLE
+from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import style
-from brewlens.figures.panels import small_multiples
+from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.stats import clustered_share, detectable_shares
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from brewlens.results import Trace
 
-OVERALL = "overall"
 MARK = "decodable from text"
 
 
@@ -127,11 +127,8 @@ def plot_accuracy(
                 _draw_line(ax, rows, look)
         ax.set_title(panel_title(table))
         ax.set(xlabel="layer", ylabel="share right", ylim=(0, 1.02), xlim=(-0.3, last + 0.16 * max(last, 4)))
-        step = max(1, -(-trace.n_layers // 8))
-        ax.set_xticks(range(0, trace.n_layers, step))
         ax.set_yticks(np.linspace(0, 1, 6), [f"{t:.0%}".replace("%", " %") for t in np.linspace(0, 1, 6)])
-        ax.grid(axis="y", color=style.GRID, linewidth=0.5)
-        ax.set_axisbelow(True)
+        layer_axis(ax, trace.n_layers)
         if legend:
             style.legend_below(ax, 28, ncols=2, handlelength=2.6)
     return ax

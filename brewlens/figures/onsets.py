@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
+from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import style
-from brewlens.figures.accuracy import OVERALL, decodable, panel_title, rows_of
+from brewlens.figures.accuracy import decodable, panel_title, rows_of
 from brewlens.figures.lifecycle import decoders_of
-from brewlens.figures.panels import small_multiples
+from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.lifecycle.curves import onset_curve
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.nulls import strata
@@ -213,10 +214,8 @@ def _draw(ax: Axes, table: pd.DataFrame) -> None:
     _name_the_never(ax, table, last)
     ax.set_title(panel_title(table))
     ax.set(xlabel="layer", ylabel="share of samples", ylim=(0, 1.02), xlim=(-0.3, last + 0.42 * max(last, 4)))
-    ax.set_xticks(range(0, last + 1, max(1, -(-(last + 1) // 8))))
     ax.set_yticks(np.linspace(0, 1, 6), [f"{100 * t:.0f} %" for t in np.linspace(0, 1, 6)])
-    ax.grid(axis="y", color=style.GRID, linewidth=0.5)
-    ax.set_axisbelow(True)
+    layer_axis(ax, last + 1)
 
 
 def _name_the_never(ax: Axes, table: pd.DataFrame, last: int) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import style
-from brewlens.figures.accuracy import OVERALL
 from brewlens.lifecycle.outcomes import OUTCOMES, RESOLUTION, TAXONOMIES
 from brewlens.stats import clustered_share, detectable_shares
 

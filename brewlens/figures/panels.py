@@ -1,4 +1,4 @@
-"""Small multiples: one panel per family, one scale, one legend."""
+"""Panels over the layers, and small multiples of them: one per family, one scale, one legend."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ def small_multiples(
         handles, labels = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns, handlelength=2.8)
     return figure
+
+
+def layer_axis(ax: Axes, n_layers: int) -> None:
+    """Layers across, at most about eight of them named, and a grid behind what is drawn."""
+    ax.set_xticks(range(0, n_layers, max(1, -(-n_layers // 8))))
+    ax.grid(axis="y", color=style.GRID, linewidth=0.5)
+    ax.set_axisbelow(True)
 
 
 def grid_size(families: int) -> tuple[float, float]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import style
-from brewlens.figures.accuracy import OVERALL, decodable, panel_title, rows_of
-from brewlens.figures.panels import small_multiples
+from brewlens.figures.accuracy import decodable, panel_title, rows_of
+from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.stats import benjamini_hochberg, clustered_mean, detectable
 
 if TYPE_CHECKING:
@@ -118,10 +119,8 @@ def _draw(ax: Axes, table: pd.DataFrame) -> None:
     )
     ax.set_title(panel_title(table))
     ax.set(xlabel="layer", ylabel="probe minus surface,\npercentage points", xlim=(-0.3, layer[-1] + 0.3))
-    ax.set_xticks(range(0, len(layer), max(1, -(-len(layer) // 8))))
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:+.0f}".replace("-", "−") if y else "0")
-    ax.grid(axis="y", color=style.GRID, linewidth=0.5)
-    ax.set_axisbelow(True)
+    layer_axis(ax, len(layer))
 
 
 def plot_surface_control_grid(

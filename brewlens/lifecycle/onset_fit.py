@@ -173,14 +173,15 @@ class _States:
     def steps(self) -> Steps:
         """Evidence of each layer for each step between states."""
         stay = np.log(self.before)
-        fresh, lost = (
-            part.mean(axis=1, keepdims=True).repeat(LEVELS, 1) for part in (self.after, self.ended)
-        )
-        begin, keep, end, gone = (
-            self._read(_bounded(part, stay)) for part in (fresh, self.after, lost, self.ended)
-        )
+
+        def entered_and_kept(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            fresh = part.mean(axis=1, keepdims=True).repeat(LEVELS, 1)
+            return self._read(_bounded(fresh, stay)), self._read(_bounded(part, stay))
+
+        begin, keep = entered_and_kept(self.after)
         if not self.ends:
             return Steps(self._read(stay), begin, keep)
+        end, gone = entered_and_kept(self.ended)
         return Steps(self._read(stay), begin, keep, end, gone, end)
 
     def update(self, found: Posterior) -> None:
@@ -231,8 +232,7 @@ class _States:
 def _bounded(
     part: Float[np.ndarray, "layer level level"], stay: Float[np.ndarray, "class layer level level"]
 ) -> Float[np.ndarray, "class layer level level"]:
-    """Log shares in a state, moved towards those before the onset until clearness counts no more than it
-    may."""
+    """Log shares in a state, moved towards those before the onset until clearness counts what it may."""
     reference = np.exp(stay)
     by_sign = np.log(_signs(part)) - np.log(_signs(reference))
     by_clearness = np.log(part) - stay - by_sign

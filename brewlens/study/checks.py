@@ -51,10 +51,10 @@ def _bias(trace: Trace) -> dict[str, Any] | None:
 
 def plain_rows(frame: Any) -> list[dict[str, Any]]:
     """The rows of a table as JSON knows them."""
-    return [{str(n): _plain(v) for n, v in row.items()} for row in frame.to_dict("records")]
+    return [{str(n): plain(v) for n, v in row.items()} for row in frame.to_dict("records")]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A number as JSON knows it; None for what is missing or not finite."""
     if isinstance(value, str | bool | np.bool_):
         return bool(value) if isinstance(value, np.bool_) else value

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brewlens.files import write_json
+from brewlens.study.checks import plain
 from brewlens.study.plan import Plan, PlanError
 from brewlens.study.run import default_folder, load_items, load_planned, run
 from brewlens.study.spread import quantities, spread
@@ -255,9 +256,9 @@ def _content(found: Seeds, plan: Plan) -> dict[str, Any]:
         family, quantity = str(row.pop("family")), str(row.pop("quantity"))
         rows = of_seed[family, quantity]
         families.setdefault(family, {})[quantity] = {
-            **{str(name): _plain(value) for name, value in row.items()},
-            "values": {str(seed): _plain(value) for seed, value in rows["value"].items()},
-            "n": {str(seed): _plain(value) for seed, value in rows["n"].items()},
+            **{str(name): plain(value) for name, value in row.items()},
+            "values": {str(seed): plain(value) for seed, value in rows["value"].items()},
+            "n": {str(seed): plain(value) for seed, value in rows["n"].items()},
         }
     stated = plan.stated()
     del stated["seed"]
@@ -278,11 +279,3 @@ def _content(found: Seeds, plan: Plan) -> dict[str, Any]:
             for (statement, scope), verdicts in found.verdicts_by_claim().items()
         ],
     }
-
-
-def _plain(value: Any) -> int | float | None:
-    import pandas as pd
-
-    if pd.isna(value) or not np.isfinite(value):
-        return None
-    return int(value) if isinstance(value, int | np.integer) else float(value)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brewlens.decoding.surface_control import OVERALL
 from brewlens.lifecycle.nulls import ALL
 from brewlens.stats import between
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OVERALL = "overall"
 _MEASURED = ("value", "mean", "effect", "difference", "excess", "share")
 _BESIDE = {
     *("low", "high", "level", "count", "n", "df", "se", "shapes", "clusters", "n_clusters", "n_shapes"),
