@@ -54,6 +54,13 @@ class Batch:
         """What ``x`` holds at each prompt's last token."""
         return x[torch.arange(len(x), device=x.device), self.last.to(x.device)]
 
+    def gather_at(
+        self, x: Float[Tensor, "row position *width"], positions: Sequence[int]
+    ) -> Float[Tensor, "row read *width"]:
+        """What ``x`` holds at ``positions`` counted from each prompt's end: -1 is its last token."""
+        at = self.last.to(x.device).unsqueeze(1) + 1 + torch.tensor(positions, device=x.device)
+        return x[torch.arange(len(x), device=x.device).unsqueeze(1), at]
+
     def gather_from(
         self, x: Float[Tensor, "row position width"], steps: int
     ) -> Float[Tensor, "row steps width"]:
@@ -63,23 +70,26 @@ class Batch:
 
     def replace(
         self,
-        x: Float[Tensor, "row position width"],
+        x: Float[Tensor, "row position *width"],
         values: Float[Tensor, "some width"],
         rows: Int[Tensor, "some"] | None = None,
         position: int = -1,
-    ) -> Float[Tensor, "row position width"]:
+    ) -> Float[Tensor, "row position *width"]:
         """A copy of ``x`` with ``values`` at one prompt token of ``rows`` (default: of every row).
 
         Args:
             x: What the hook was given.
-            values: What is written.
+            values: What is written; heads that ``x`` keeps apart stand one behind the other.
             rows: The rows that are written.
             position: Counted from the prompt's end: -1 is its last token.
+
+        Raises:
+            ValueError: If the values are not as wide as what they are to replace.
         """
         rows = torch.arange(len(x)) if rows is None else rows
         rows, last = rows.to(x.device), self.last.to(x.device)
         x = x.clone()
-        x[rows, last[rows] + 1 + position] = values.to(x)
+        x[rows, last[rows] + 1 + position] = fitted(values, x)
         return x
 
     def followed_by(self, continuation: Sequence[int]) -> Batch:
@@ -95,6 +105,22 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, {self.tokens.shape[1]} positions)"
+
+
+def fitted(
+    values: Float[Tensor, "*some width"], x: Float[Tensor, "row position *width"]
+) -> Float[Tensor, "*some *width"]:
+    """Values as a hook's tensor has them: its type, its device, and its heads apart if it keeps them so.
+
+    Raises:
+        ValueError: If they are not as wide.
+    """
+    if values.shape[-1] != x[0, 0].numel():
+        raise ValueError(
+            f"the model holds {x[0, 0].numel()} numbers per token here, {list(x.shape[2:])}; found values of "
+            f"width {values.shape[-1]}"
+        )
+    return values.to(x).reshape(*values.shape[:-1], *x.shape[2:])
 
 
 def length_sorted(

@@ -48,6 +48,21 @@ def cache_bytes(model: HookedModel, prefix: int) -> int:
     return model.dtype.itemsize * model.n_layers * prefix * 2 * heads * int(cfg.d_head)
 
 
+def targets_at_once(model: HookedModel, prefix: int, steps: int, memory: int) -> int:
+    """Target prompts that may run together and stay, in a quarter of ``memory``.
+
+    Args:
+        model: The model.
+        prefix: Their first tokens, of which keys and values stay.
+        steps: The tokens behind these, of which a state per layer stays.
+        memory: In bytes.
+    """
+    states = model.dtype.itemsize * model.n_layers * steps * model.d_model
+    kept = memory // (4 * (cache_bytes(model, prefix) + states))
+    longest = max(prefix, steps)
+    return max(1, min(kept, tokens_at_once(model, prefix + steps) // longest))
+
+
 def logit_rows(model: HookedModel) -> int:
     """Rows of the vocabulary's logits, in float32, that may exist at a time."""
     return max(1, LOGITS[kind(model)] // (4 * model.d_vocab))

@@ -11,8 +11,6 @@ at a time, so that no tensor ``[row, position, vocabulary]`` ever exists.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,14 +26,17 @@ from brewlens import budget, passes
 from brewlens.answer_logits import AnswerLogits, Scores
 from brewlens.answers import DIGITS, AnswerSpace, Scoring
 from brewlens.batching import Batch, length_sorted
+from brewlens.errors import ModelError
+from brewlens.identity import context, tokenizer_hash, weights_hash
 from brewlens.passes import ForwardPass, Swept
 from brewlens.residuals import RESID_POST
+from brewlens.rows import Rows, Z, check_positions
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
-    from brewlens.selfcheck import ModelCheck
+    from brewlens.selfcheck import ModelCheck, TapCheck
 
 log = logging.getLogger("brewlens")
 
@@ -43,10 +44,6 @@ Hook = Callable[[Tensor, Any], Tensor | None]
 Prompt = str | tuple[int, ...]
 """A text, or the token ids of one."""
 _P = TypeVar("_P", str, Prompt)
-
-
-class ModelError(ValueError):
-    """A model cannot be loaded, or failed its self-check. The text says asked, found, what to do."""
 
 
 class HookedModel:
@@ -68,6 +65,7 @@ class HookedModel:
     tokenizer: PreTrainedTokenizerBase
     check: ModelCheck
     grows: bool = False
+    _taps: dict[str, TapCheck]
 
     @classmethod
     def from_bridge(
@@ -94,6 +92,7 @@ class HookedModel:
         from brewlens.selfcheck import check
 
         model = cls()
+        model._taps = {}
         model.bridge = bridge
         model.name = str(bridge.cfg.model_name) if name is None else name
         model.revision = revision
@@ -137,21 +136,12 @@ class HookedModel:
     @cached_property
     def weights_hash(self) -> str:
         """blake2b over names, types, shapes and bytes of the weights, in the order of the names."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, value in sorted(self.bridge.state_dict().items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return weights_hash(self.bridge.state_dict())
 
     @cached_property
     def tokenizer_hash(self) -> str:
         """blake2b over the tokenizer's definition: vocabulary, rules and special tokens."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        rules = (
-            json.dumps(self.tokenizer.get_vocab(), sort_keys=True) if backend is None else backend.to_str()
-        )
-        special = json.dumps(self.tokenizer.special_tokens_map, sort_keys=True, default=str)
-        return hashlib.blake2b(f"{rules}\n{special}".encode(), digest_size=16).hexdigest()
+        return tokenizer_hash(self.tokenizer)
 
     def __repr__(self) -> str:
         return (
@@ -178,19 +168,8 @@ class HookedModel:
 
     @cached_property
     def context(self) -> int | None:
-        """Most tokens that the model reads; None if it does not say.
-
-        A model with longrope embeddings switches them for a whole batch as soon as one prompt is longer than
-        it was first trained for, so there it ends.
-        """
-        config: Any = self.bridge.original_model.config
-        rope = getattr(config, "rope_parameters", None) or {}
-        limits = [getattr(self.bridge.cfg, "n_ctx", None)]
-        for part in (rope, *(v for v in rope.values() if isinstance(v, dict))):
-            if part.get("rope_type") == "longrope":
-                limits += [part.get("original_max_position_embeddings")]
-                limits += [getattr(config, "original_max_position_embeddings", None)]
-        return min((limit for limit in limits if limit), default=None)
+        """Most tokens that the model reads; None if it does not say."""
+        return context(self.bridge.original_model.config, getattr(self.bridge.cfg, "n_ctx", None))
 
     def _check_length(self, ids: Sequence[int], what: str) -> None:
         if not ids or (self.context and len(ids) > self.context):
@@ -255,8 +234,10 @@ class HookedModel:
         return f"blocks.{layer}.hook_out"
 
     def tap(self, name: str, layer: int) -> str:
-        """Hook point of a tap: ``resid_post`` (the block output), ``resid_pre``, ``attn_out``, ..."""
-        return self.block_output(layer) if name == RESID_POST else f"blocks.{layer}.hook_{name}"
+        """Hook point of a tap: ``resid_post`` (the block output), ``resid_pre``, ``attn_out``, ``z``, ..."""
+        if name == RESID_POST:
+            return self.block_output(layer)
+        return f"blocks.{layer}.{'attn.' if name == Z else ''}hook_{name}"
 
     # Passes
 
@@ -307,6 +288,39 @@ class HookedModel:
         ids = self.ids(prompts)
         taps, output = passes.collect(self, ids, (RESID_POST,), None, space, batch_tokens, dtype, progress)
         return ForwardPass(taps[RESID_POST], tuple(ids), output)
+
+    def states(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        tap: str = RESID_POST,
+        positions: Sequence[int] = (-1,),
+        layers: Sequence[int] | None = None,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> Float[Tensor, "sample layer position width"]:
+        """What the model holds at chosen tokens of prompts; on the CPU, float32.
+
+        Args:
+            prompts: Texts or token ids, in any order and number; results keep their order.
+            tap: ``resid_post``, ``resid_pre``, ``resid_mid``, ``attn_out``, ``mlp_out``; ``z`` for what the
+                heads give before the output projection, one head behind the other.
+            positions: Counted from each prompt's end: -1 is its last token.
+            layers: Blocks (0-based); all by default.
+            batch_tokens: Most tokens in one forward; by default what fits 48 MiB on a processor, 2 GiB on a
+                GPU.
+            progress: Show a progress bar.
+
+        Raises:
+            ValueError: If there is no prompt, or one is empty, too long, or shorter than the positions.
+            ModelError: If the model has no such tap.
+        """
+        ids = self.ids(prompts)
+        check_positions(positions, min(map(len, ids)))
+        taps, _ = passes.collect(
+            self, ids, (tap,), layers, None, batch_tokens, torch.float32, progress, positions
+        )
+        return taps[tap]
 
     def last_residuals(
         self,
@@ -426,30 +440,34 @@ class HookedModel:
 
     def inject(
         self,
-        residuals: Float[Tensor, "sample layer *position d_model"],
+        values: Float[Tensor, "sample layer *position width"],
         targets: Sequence[Prompt],
         space: AnswerSpace,
         *,
-        layers: Sequence[int] | Int[Tensor, "sample layer"] | None = None,
+        layers: Sequence[int] | Int[Tensor, "*sample layer"] | None = None,
         positions: Sequence[int] = (-1,),
+        tap: str = RESID_POST,
         memory: int | None = None,
         progress: bool = False,
     ) -> AnswerLogits:
-        """Put residuals into other prompts and let the later blocks run.
+        """Write states into prompts and let the later blocks run.
 
-        For every sample ``s`` and entry ``k`` of the layer axis: run ``targets[s]``, overwrite the output of
-        block ``layers[k]`` at its last token by ``residuals[s, k]``, and read the answer at the last token.
+        For every sample ``s`` and entry ``k`` of the layer axis: run ``targets[s]``, overwrite ``tap`` of
+        block ``layers[k]`` at its last token by ``values[s, k]``, and read the answer at the last token.
         Any grid of patches is this call: what is written (a donor's state, a blend, a projection) is in
-        ``residuals``, where it is written in ``layers`` and ``positions``, and a target may repeat.
+        ``values``, where it is written in ``layers`` and ``positions``, and a target may repeat.
 
         Args:
-            residuals: What is written, ``[sample, layer, d_model]``; where several positions are written
-                at once, ``[sample, layer, position, d_model]``.
+            values: What is written, ``[sample, layer, width]``; where several positions are written at
+                once, ``[sample, layer, position, width]``.
             targets: One target prompt per sample: a text, or token ids.
             space: The answer classes.
-            layers: Block (0-based) of each entry of the layer axis; one row per sample if samples
-                differ. Default: ``0 .. n_layers - 1``.
+            layers: Block (0-based) of each entry of the layer axis, in any order and as often as wanted;
+                one row per sample if samples differ. Default: ``0 .. n_layers - 1``.
             positions: Where, counted from the target's end: -1 is its last token, -3 two before it.
+            tap: ``resid_post``, the block's output; ``attn_out`` or ``mlp_out``, what attention or the MLP
+                adds to the stream; ``z``, what the heads give before the output projection, one head
+                behind the other. Widths are those of :meth:`states`.
             memory: Bytes that one forward may take beside the model, about. Default: 64 MiB on a
                 processor, 2 GiB on a GPU.
             progress: Show a progress bar.
@@ -459,11 +477,69 @@ class HookedModel:
 
         Raises:
             ValueError: If shapes, targets, layers and positions do not fit together.
-            ModelError: If the un-written row does not say what a plain forward says.
+            ModelError: If the model has no such tap, or the un-written row does not say what a plain
+                forward says.
         """
-        from brewlens.injection import inject
+        rows = Rows.of(*(self, values, self.ids(targets), space), layers=layers, positions=positions, tap=tap)
+        return self._injected(rows, len(targets), memory, progress)[0]
 
-        return inject(self, residuals, self.ids(targets), space, layers, positions, memory, progress)
+    def inject_followed(
+        self,
+        values: Float[Tensor, "sample layer *position width"],
+        targets: Sequence[Prompt],
+        space: AnswerSpace,
+        *,
+        layers: Sequence[int] | Int[Tensor, "*sample layer"] | None = None,
+        positions: Sequence[int] = (-1,),
+        tap: str = RESID_POST,
+        memory: int | None = None,
+        progress: bool = False,
+    ) -> tuple[AnswerLogits, AnswerLogits]:
+        """:meth:`inject`, and what the edited run says one block later.
+
+        The second is the logit lens (final norm and unembedding) at the last token of the output of block
+        ``min(l + 1, n_layers - 1)``, where ``l`` is the block written, in the same run. Arguments and errors
+        as in :meth:`inject`.
+
+        Raises:
+            ValueError: Also if a class has several tokens.
+        """
+        rows = Rows.of(
+            *(self, values, self.ids(targets), space),
+            layers=layers,
+            positions=positions,
+            tap=tap,
+            followed=True,
+        )
+        output, next_block = self._injected(rows, len(targets), memory, progress)
+        return output, next_block
+
+    def _injected(
+        self, rows: Rows, samples: int, memory: int | None, progress: bool
+    ) -> tuple[AnswerLogits, ...]:
+        from brewlens.injection import run
+
+        outputs = run(self, rows, grows=self.grows_at(rows.tap), memory=memory, progress=progress)
+        return tuple(output.reshape(samples, len(rows) // samples) for output in outputs)
+
+    def grows_at(self, tap: str) -> bool:
+        """Whether injection at a tap lets one batch grow.
+
+        Inside blocks this is checked when a tap is first written, and kept.
+
+        Raises:
+            ModelError: If the model has no such tap, or what is written there does not reach the answer.
+        """
+        from brewlens.selfcheck import check_tap
+
+        if tap == RESID_POST:
+            return self.grows
+        if tap not in self._taps:
+            self._taps[tap] = check_tap(self, tap)
+            if self.grows and not self._taps[tap].grows:
+                reason = self._taps[tap].refused
+                log.warning("%s: injection at %s runs padded, the slower way: %s", self.name, tap, reason)
+        return self.grows and self._taps[tap].grows
 
     # What the passes are made of
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import AnswerSpace
 from brewlens.batching import Batch
+from brewlens.errors import ModelError
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
@@ -43,12 +44,13 @@ class Swept:
 
     Attributes:
         rows: ``[row]`` which prompts.
-        taps: Tap name -> ``[row, layer, d_model]`` at each prompt's last token, on the CPU.
+        taps: Tap name -> ``[row, layer, width]`` at each prompt's last token, on the CPU; where positions
+            were asked for, ``[row, layer, position, width]``.
         output: The model's own answer logits, rows ``[row]``, if an answer space was given.
     """
 
     rows: Int[Tensor, "row"]
-    taps: Mapping[str, Float[Tensor, "row layer d_model"]]
+    taps: Mapping[str, Float[Tensor, "row layer *position width"]]
     output: AnswerLogits | None
 
 
@@ -56,18 +58,18 @@ def sweep(
     model: HookedModel,
     ids: Sequence[tuple[int, ...]],
     taps: Sequence[str],
-    layers: Sequence[int] | None,
-    space: AnswerSpace | None,
-    batch_tokens: int | None,
-    progress: bool,
+    layers: Sequence[int] | None = None,
+    space: AnswerSpace | None = None,
+    batch_tokens: int | None = None,
+    progress: bool = False,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[Swept]:
-    """See :meth:`brewlens.model.HookedModel.sweep`."""
+    """See :meth:`brewlens.model.HookedModel.sweep`; with ``positions``, taps have an axis of them."""
     tapped = range(model.n_layers) if layers is None else layers
     for rows, batch in model.id_batches(ids, batch_tokens, progress):
-        shape = (len(batch), len(tapped), model.d_model)
-        buffers = {tap: torch.empty(shape, device=model.device, dtype=model.dtype) for tap in taps}
+        buffers = {tap: _Buffer(model, batch, len(tapped), positions) for tap in taps}
         pairs = [
-            (model.tap(tap, layer), _reader(batch, buffer[:, at]))
+            (model.tap(tap, layer), buffer.reader(at))
             for tap, buffer in buffers.items()
             for at, layer in enumerate(tapped)
         ]
@@ -77,25 +79,27 @@ def sweep(
                 output = model.run(batch, space)
             else:
                 model.read_from(batch, lambda x, hook: x[:1, :1])
-        yield Swept(rows, {tap: buffer.cpu() for tap, buffer in buffers.items()}, output)
+        yield Swept(rows, {tap: buffer.result(tap) for tap, buffer in buffers.items()}, output)
 
 
 def collect(
     model: HookedModel,
     ids: Sequence[tuple[int, ...]],
     taps: Sequence[str],
-    layers: Sequence[int] | None,
-    space: AnswerSpace | None,
-    batch_tokens: int | None,
-    dtype: torch.dtype,
-    progress: bool,
-) -> tuple[dict[str, Float[Tensor, "prompt layer d_model"]], Any]:
+    layers: Sequence[int] | None = None,
+    space: AnswerSpace | None = None,
+    batch_tokens: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+    positions: Sequence[int] | None = None,
+) -> tuple[dict[str, Float[Tensor, "prompt layer *position width"]], Any]:
     """Taps of every prompt in memory, and the answers if a space is given."""
-    depth = model.n_layers if layers is None else len(layers)
-    values = {tap: torch.empty(len(ids), depth, model.d_model, dtype=dtype) for tap in taps}
+    values: dict[str, Tensor] = {}
     found, parts = [], []
-    for swept in sweep(model, ids, taps, layers, space, batch_tokens, progress):
+    for swept in sweep(model, ids, taps, layers, space, batch_tokens, progress, positions):
         for tap, here in swept.taps.items():
+            if tap not in values:
+                values[tap] = torch.empty(len(ids), *here.shape[1:], dtype=dtype)
             values[tap][swept.rows] = here.to(dtype)
         found.append(swept.rows)
         parts.append(swept.output)
@@ -108,8 +112,41 @@ def reordered(parts: Sequence[AnswerLogits | None], found: Sequence[Int[Tensor, 
     return AnswerLogits.concatenate(there)[torch.argsort(torch.cat(list(found)))]
 
 
-def _reader(batch: Batch, into: Float[Tensor, "row d_model"]) -> Callable[..., None]:
-    def read(x: Tensor, hook: Any) -> None:
-        into.copy_(batch.gather(x))
+class _Buffer:
+    """One tap of one batch, filled by a hook per layer; how wide it is, the first of them sees."""
 
-    return read
+    def __init__(self, model: HookedModel, batch: Batch, depth: int, positions: Sequence[int] | None) -> None:
+        self._model = model
+        self._batch = batch
+        self._depth = depth
+        self._positions = positions
+        self._values: Tensor | None = None
+        self._filled: set[int] = set()
+
+    def reader(self, at: int) -> Callable[..., None]:
+        """Keep what a hook point holds as entry ``at`` of the layer axis."""
+
+        def read(x: Float[Tensor, "row position *width"], hook: Any) -> None:
+            here = self._batch.gather_at(x, (-1,) if self._positions is None else self._positions).flatten(2)
+            if self._positions is None:
+                here = here.squeeze(1)
+            if self._values is None:
+                shape = (len(here), self._depth, *here.shape[1:])
+                self._values = torch.empty(shape, device=self._model.device, dtype=self._model.dtype)
+            self._values[:, at] = here
+            self._filled.add(at)
+
+        return read
+
+    def result(self, tap: str) -> Float[Tensor, "row layer *position width"]:
+        """What was kept, on the CPU.
+
+        Raises:
+            ModelError: If a layer never passed the hook point.
+        """
+        if self._values is None or len(self._filled) < self._depth:
+            raise ModelError(
+                f"{self._model.name} names the tap {tap!r} and does not use it in every layer that was asked "
+                "for; ask for other layers, or another tap"
+            )
+        return self._values.cpu()

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from brewlens.batching import Batch
+from brewlens.errors import ModelError
+from brewlens.rows import Rows
 
 if TYPE_CHECKING:
-    from brewlens.answers import AnswerSpace
     from brewlens.model import AnswerLogits, HookedModel
 
 # Two lengths, so that padding and injection into another prompt are exercised; two of one length, whose
@@ -41,6 +42,7 @@ class ModelCheck:
         answers: Number of answer tokens, distinct in context.
         grows: Whether injection into a growing batch gives what padded injection gives.
         refused: Why not, if not.
+        prompts: What it was checked on.
     """
 
     additivity: float
@@ -52,6 +54,7 @@ class ModelCheck:
     answers: int
     grows: bool
     refused: str = ""
+    prompts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         what = (
@@ -73,8 +76,6 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
     Raises:
         ModelError: Names the property that does not hold, the number found and the tolerance.
     """
-    from brewlens.model import ModelError
-
     prompts = list(prompts or DEFAULT_PROMPTS)[:4]
     try:
         space = model.answer_space(prompts)
@@ -102,7 +103,8 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
     edited = model.inject(-residuals, prompts, space)
     change = (edited.logits - own.logits[:, None]).abs().amax(dim=(0, 2))
     unchanged = model.inject(residuals, prompts, space)
-    refused = _refusal(model, residuals, prompts, space, edited, tolerance)
+    rows = Rows.of(model, -residuals, model.ids(prompts), space)
+    refused = _refusal(model, rows, edited.reshape(len(rows)), tolerance)
     additivity, taps = _additivity(model, model.encode(prompts))
     result = ModelCheck(
         additivity=additivity,
@@ -114,6 +116,7 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
         answers=len(space),
         grows=not refused,
         refused=refused,
+        prompts=tuple(prompts),
     )
     wrong = {
         name: value
@@ -144,29 +147,74 @@ def difference(a: AnswerLogits, b: AnswerLogits) -> float:
     return float(torch.maximum(logits, other) / scale)
 
 
-def _refusal(
-    model: HookedModel,
-    residuals: Tensor,
-    prompts: Sequence[str],
-    space: AnswerSpace,
-    padded: AnswerLogits,
-    tolerance: float,
-) -> str:
+def _refusal(model: HookedModel, rows: Rows, expected: AnswerLogits, tolerance: float) -> str:
     """Why injection by a growing batch cannot be had for this model; nothing if it can."""
-    from brewlens.model import ModelError
+    from brewlens.injection import run
 
-    model.grows = True
     try:
-        grown = model.inject(-residuals, prompts, space)
+        grown = run(model, rows, grows=True)[0]
     except ModelError:
         return "in a growing batch a row that is not written differs from a plain forward"
     except (RuntimeError, TypeError, AttributeError, ValueError, LookupError) as error:
         # Recurrent layers and masks built per row refuse a batch that grows, each in its own way.
         return f"a growing batch raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    finally:
-        model.grows = False
-    found = difference(grown, padded)
+    found = difference(grown, expected)
     return "" if found <= tolerance else f"a growing batch differs by {found:.1e}"
+
+
+@dataclass(frozen=True)
+class TapCheck:
+    """What the first injection inside blocks measured; three blocks answer for all.
+
+    Attributes:
+        tap: What is overwritten: ``attn_out``, ``mlp_out`` or ``z``.
+        no_op: Injection of a prompt's own states against the prompt left alone.
+        grows: Whether a growing batch gives what padded injection gives.
+        refused: Why not, if not.
+    """
+
+    tap: str
+    no_op: float
+    grows: bool
+    refused: str = ""
+
+
+def check_tap(model: HookedModel, tap: str) -> TapCheck:
+    """Check injection at a tap, on prompts that the model was loaded with.
+
+    Raises:
+        ModelError: If the model has no such tap, or what is written there does not reach the answer.
+    """
+    from brewlens.injection import run
+
+    ids = model.ids(model.check.prompts[:2])
+    space = model.answer_space(model.check.prompts)
+    # A hybrid model has it in some blocks; in the others, asking for it is an error of its own.
+    there = [layer for layer in range(model.n_layers) if model.tap(tap, layer) in model.bridge.hook_dict]
+    if not there:
+        raise ModelError(
+            f"{model.name}: asked to write at {tap!r}, found no such hook point in any block; write at the "
+            "block outputs (resid_post), or look at model.bridge.hook_dict"
+        )
+    layers = sorted({there[0], there[len(there) // 2], there[-1]})
+    own = model.states(ids, tap=tap, layers=layers)[:, :, 0]
+    # Not a constant, which a LayerNorm takes out again; and not small, where own states vanish.
+    other = own + (1 + own.abs().max()) * torch.linspace(-1, 1, own.shape[-1])
+    rows = [Rows.of(model, values, ids, space, layers=layers, tap=tap) for values in (own, other)]
+    unchanged, changed = (run(model, row, grows=False)[0] for row in rows)
+    plain = model.base_logits(ids, space)[rows[0].target]
+    tolerance = TOLERANCE.get(model.dtype, 5e-5)
+    no_op = difference(unchanged, plain)
+    edit = float((changed.logits - unchanged.logits).abs().max())
+    if not (no_op <= tolerance and edit > 0):
+        raise ModelError(
+            f"{model.name}: asked to write at {tap!r}, found that a prompt's own states, written there, "
+            f"change its answer by {no_op:.2g} (at most {tolerance:.0e} is rounding) and others by "
+            f"{edit:.2g}; the model does not use this hook point as it is named. Write at the block outputs "
+            "(resid_post), or try another version of transformer-lens"
+        )
+    refused = model.check.refused or _refusal(model, rows[1], changed, tolerance)
+    return TapCheck(tap, no_op, not refused, refused)
 
 
 def _additivity(model: HookedModel, batch: Batch) -> tuple[float, bool]:

@@ -28,11 +28,12 @@ from tiny import LAYERS, WIDTH
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from brewlens import injection
+from brewlens import growing, injection
 from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import AnswerSpace
 from brewlens.loading import load_model
 from brewlens.model import HookedModel, ModelError
+from brewlens.rows import Rows
 
 # Whether injection may let a batch grow from block to block, or must run every row's whole target. BLOOM
 # repeats its position bias for the rows that enter the first block; the last three carry a recurrent state
@@ -298,6 +299,31 @@ def test_injection_of_several_tokens_equals_the_naive_loop(subject, grows):
     assert subject.error(columns(wrong), naive, exact) > 3
 
 
+@pytest.mark.parametrize("subject", [(name, "float32") for name in GROWS], indirect=True, ids=str)
+@pytest.mark.parametrize("tap", ["attn_out", "mlp_out", "z"])
+def test_injection_inside_blocks_grows_where_injection_does(subject, tap):
+    """Hybrid models have a tap in some of their blocks; a batch grows there as it does at block outputs."""
+    model, targets, positions = subject.model, [*TARGETS[2:], "# Value of d: '"], (-3, -1)
+    layers = [layer for layer in range(LAYERS) if model.tap(tap, layer) in model.bridge.hook_dict]
+    if not layers:
+        with pytest.raises(ModelError, match=f"write at '{tap}', found no such hook point in any block"):
+            model.grows_at(tap)
+        return
+    assert model.grows_at(tap) == GROWS[subject.architecture]
+    own = model.states(targets, tap=tap, positions=positions, layers=layers)
+    plain = columns(model.base_logits(targets, subject.space)).unsqueeze(1).expand(-1, len(layers), -1)
+    options = {"layers": layers, "tap": tap, "positions": positions}
+    ids = model.ids(targets)
+    rows = [Rows.of(model, values, ids, subject.space, **options) for values in (own, own.roll(1, 0))]
+    by_padding = [injection.run(model, row, grows=False)[0] for row in rows]
+    assert subject.error(columns(by_padding[0]), plain.flatten(0, 1), plain.flatten(0, 1)) <= 1
+    assert subject.error(columns(by_padding[1]), plain.flatten(0, 1), plain.flatten(0, 1)) > 3
+    if GROWS[subject.architecture]:
+        for row, expected in zip(rows, map(columns, by_padding), strict=True):
+            grown = columns(injection.run(model, row, grows=True)[0])
+            assert subject.error(grown, expected, expected) <= 1
+
+
 @pytest.mark.parametrize(
     "subject", [(name, "float32") for name, grows in GROWS.items() if not grows], indirect=True, ids=str
 )
@@ -324,7 +350,7 @@ def test_the_prior_equals_the_plain_forward(subject, monkeypatch):
     def keep(model, target, found, space):
         carriers.append(columns(found)[0])
 
-    monkeypatch.setattr(injection, "_compare", keep)
+    monkeypatch.setattr(growing, "_compare", keep)
     for sample, target in enumerate(TARGETS):
         subject.model.inject(subject.residuals[[sample]], [target], subject.space)
     if subject.model.grows:

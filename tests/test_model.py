@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from brewlens import injection
+from brewlens import growing, injection
 from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.batching import Batch, length_sorted
 from brewlens.loading import load_model
@@ -376,7 +376,7 @@ def test_inject_identities(any_model, space):
 
 def test_prefix_cache_is_not_written_to(tiny_model):
     filled = tiny_model.prefix_cache(tiny_model.encode(["abc"]))
-    cache = injection.PrefixCache(filled, torch.zeros(1, dtype=int))
+    cache = growing.PrefixCache(filled, torch.zeros(1, dtype=int))
     before = [layer.keys.clone() for layer in cache.layers]
     for _ in range(2):
         tiny_model.read_from(tiny_model.encode(["d"]), lambda x, hook: x, past_key_values=cache)
