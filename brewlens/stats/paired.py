@@ -107,6 +107,48 @@ def sign_flip(
     return float(found.pvalue)
 
 
+def sign_flips(
+    differences: Float[np.ndarray, "sample cell"],
+    clusters: Labels | None = None,
+    *,
+    n_resamples: int = 9999,
+    seed: int = 0,
+) -> Float[np.ndarray, "cell"]:
+    """:func:`sign_flip` of many cells at once, with the same flips in each.
+
+    A sample that does not count in a cell has a difference of 0 there. Exact where there are at most
+    ``n_resamples`` ways to flip all clusters, else from random flips.
+
+    Args:
+        differences: One column per cell.
+        clusters: Cluster of each sample; None for independent samples.
+        n_resamples: Largest number of flips tried; then the p-value is at least ``1 / (n_resamples + 1)``.
+        seed: Of the random flips.
+
+    Raises:
+        ValueError: If there is not one label per sample.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    codes = cluster_codes(clusters, len(differences))
+    sums = np.zeros((int(codes.max(initial=-1)) + 1, differences.shape[1]))
+    np.add.at(sums, codes, differences)
+    sums = sums[(sums != 0).any(1)]
+    count = len(sums)
+    exact = 2 ** (count - 1) <= n_resamples if count else True
+    if exact:  # the other half are mirror images
+        bits = np.arange(2 ** max(0, count - 1))[:, None] >> np.arange(count) & 1
+        signs = 1.0 - 2.0 * bits
+    else:
+        rng = np.random.default_rng(seed)
+        signs = 1.0 - 2.0 * rng.integers(0, 2, (n_resamples, count))
+    observed = np.abs(sums.sum(0))
+    reached = np.zeros(differences.shape[1])
+    for part in np.array_split(signs, -(-len(signs) // 1000)):
+        reached += (np.abs(part @ sums) >= observed * (1 - 1e-9)).sum(0)
+    p = reached / len(signs) if exact else (reached + 1) / (len(signs) + 1)
+    return np.where(observed > 0, p, 1.0)
+
+
 def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a), np.asarray(b)
     if a.ndim != 1 or a.shape != b.shape:
