@@ -17,11 +17,14 @@ for a token of that event and layer and writes:
 * ``noise``: its payload to ``available`` and ``readout``: what their noise changes by from the last block to
   this one. So every block output has noise of its own.
 
-Without such a token, as in a target prompt, heads rest on plain characters, whose payload is zero. The norms
-have an epsilon beside which no residual counts, so they are the identity, to the last bit in float32: what is
-cleared leaves nothing behind, which a probe would standardise and read. ``one`` is 1 everywhere: the query of
-every head, the bias and the linear half of the MLP. All blocks have the same weights but for the layer that
-their heads look for.
+Without such a token, as in a target prompt, heads rest on letters, whose payload is zero. The norms have an
+epsilon beside which no residual counts, so they are the identity, to the last bit in float32: what is cleared
+leaves nothing behind, which a probe would standardise and read. ``one`` is 1 everywhere: the query of every
+head and the bias of the MLP. All blocks have the same weights but for the layer that their heads look for.
+
+A last token that is moved a little in any direction stays what it is: no head comes to look at it, as scores
+are far apart, and the MLP is bilinear in ``gate`` and ``available``. So a random move as large as an exchange
+of answers (a placebo) seldom changes what is said.
 """
 
 from __future__ import annotations
@@ -45,10 +48,11 @@ Architecture = Literal["qwen2", "llama"]
 ARCHITECTURES: tuple[Architecture, ...] = ("qwen2", "llama")
 
 EPSILON = 2.0**40  # of the norms; a mean square up to 2**15 vanishes beside it in float32
-GATE = 64.0  # an available score, noise included, stays below it
+LOUDEST = 32.0  # height of noise, in answers, whose square vanishes beside EPSILON whatever the rest is
 PRIOR = 8.0  # logit of each digit where the readout is empty
 ELSEWHERE = -24.0  # logit of all that is no digit
 OVERWRITE = 2.0  # share of a request that reaches the readout
+MARK = 2.0  # height of what heads look for in a token; an answer is 1 high
 
 # exp(-105) is 0 in float32, so that what a head does not look for adds exactly nothing: a probe would
 # standardise the smallest remainder.
@@ -78,7 +82,7 @@ class Layout:
     def _slices(self) -> dict[str, slice]:
         sizes = {
             "one": 1,
-            "plain": 1,
+            "rest": 1,
             "layer": self.n_layers,
             "event": len(EVENTS),
             "to_available": len(DIGITS),
@@ -114,20 +118,20 @@ class Layout:
         return self._slices["one"].start
 
     @property
-    def plain(self) -> int:
-        """1 at characters, 0 at planted tokens."""
-        return self._slices["plain"].start
+    def rest(self) -> int:
+        """``MARK`` at letters, where heads rest: not at the quotation mark that ends a question."""
+        return self._slices["rest"].start
 
     @property
     def gate(self) -> int:
         return self._slices["gate"].start
 
     def layer(self, layer: int) -> int:
-        """1 at planted tokens of this layer."""
+        """``MARK`` at planted tokens of this layer."""
         return self._slices["layer"].start + layer
 
     def event(self, event: str) -> int:
-        """1 at planted tokens of this event."""
+        """``MARK`` at planted tokens of this event."""
         return self._slices["event"].start + EVENTS.index(event)
 
     @property
@@ -230,8 +234,9 @@ def weights(
 def _attention(layout: Layout, layer: int) -> dict[str, Tensor]:
     """Projections of one block; scores are the same at every position, as the query is constant.
 
-    A token of the head's event and layer scores ``4 _GAP``, a plain one ``3 _GAP``, any other at most
-    ``2 _GAP``. Queries and keys use one dimension of the slowest rotary frequency, which does not turn.
+    A token of the head's event and layer scores ``4 _GAP``, a letter ``3 _GAP``, any other at most
+    ``2 _GAP``, and what is neither planted nor a letter 0. Queries and keys use one dimension of the slowest
+    rotary frequency, which does not turn.
     """
     d, width = layout.d_model, layout.head_dim
     q, k, v, o = (torch.zeros(d, d) for _ in range(4))
@@ -239,12 +244,12 @@ def _attention(layout: Layout, layer: int) -> dict[str, Tensor]:
         start = number * width
         slow = start + width // 2 - 1
         q[slow, layout.one] = width**0.5
-        k[slow, layout.event(event)] = 2 * _GAP
-        k[slow, layout.layer(layer)] = 2 * _GAP
-        k[slow, layout.plain] = 3 * _GAP
+        k[slow, layout.event(event)] = 2 * _GAP / MARK
+        k[slow, layout.layer(layer)] = 2 * _GAP / MARK
+        k[slow, layout.rest] = 3 * _GAP / MARK
         for lane, (source, sink) in enumerate(_lanes(layout, head)):
             v[start + lane, source] = 1
-            o[sink, start + lane] = 1
+            o[sink, start + lane] = 1 / MARK if sink == layout.gate else 1
     return {"q": q, "k": k, "v": v, "o": o}
 
 
@@ -267,27 +272,21 @@ def _lanes(layout: Layout, head: str) -> list[tuple[int, int]]:
 
 
 def _units() -> int:
-    return 3 * len(DIGITS) + 1
+    return 2 * len(DIGITS) + 1
 
 
 def _mlp(layout: Layout) -> dict[str, Tensor]:
-    """Rectified units, their linear half constantly 1.
-
-    ``relu(x + GATE * gate - GATE) - relu(-x + GATE * gate - GATE)`` is ``x`` where the gate is 1, 0 where
-    it is 0.
-    """
+    """Units that are rectified in one factor and linear in the other: ``relu(gate) * available`` is copied,
+    ``relu(request) * one`` written, and ``request`` and ``gate`` are cleared."""
     n, d = len(DIGITS), layout.d_model
     gate, up, down = torch.zeros(_units(), d), torch.zeros(_units(), d), torch.zeros(d, _units())
-    up[:, layout.one] = 1
     eye = torch.eye(n)
-    for number, sign in enumerate((1, -1)):
-        rows = slice(number * n, (number + 1) * n)
-        gate[rows, layout.available] = sign * eye
-        gate[rows, layout.gate] = GATE
-        gate[rows, layout.one] = -GATE
-        down[layout.readout, rows] = sign * eye
-    requests = slice(2 * n, 3 * n)
+    copied, requests = slice(0, n), slice(n, 2 * n)
+    gate[copied, layout.gate] = 1
+    up[copied, layout.available] = eye
+    down[layout.readout, copied] = eye
     gate[requests, layout.request] = eye
+    up[n:, layout.one] = 1
     down[layout.readout, requests] = OVERWRITE * eye
     down[layout.request, requests] = -eye
     gate[-1, layout.gate] = 1

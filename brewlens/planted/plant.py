@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_letters
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from brewlens.decoding.targets import CONSTANT_SUFFIX
 from brewlens.files import replacing, write_tensors
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.planted import network
-from brewlens.planted.network import GATE, Architecture, Layout
+from brewlens.planted.network import LOUDEST, MARK, Architecture, Layout
 from brewlens.planted.simulated import SCALE, Simulated, simulate
 from brewlens.planted.truth import Truth
 from brewlens.planted.vocabulary import EVENTS, PLAIN, Vocabulary, word
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from brewlens.model import HookedModel
 
 FAMILY = "planted"
+TWIN = "counterfactual"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +79,12 @@ class Planted:
 
     Attributes:
         model: The model; it is what :func:`brewlens.load_model` gives of the saved folder.
-        items: One item per sample. The prompt is its planted tokens and a question.
+        items: One item per sample, with a counterfactual twin as its partner. The prompt is its planted
+            tokens and a question.
         truth: What is planted.
         simulated: Exact readouts: ``probe`` is what stands in ``layout.available``, ``context_stripped`` what
             context-stripped decoding gives, both to rounding.
+        twins: The same of the twins, in the order of the items; ``twins.truth`` is what is planted in them.
         layout: Which dimensions of the residual stream hold what.
         checkpoint: The model as it is saved.
     """
@@ -89,24 +93,32 @@ class Planted:
     items: ItemSet
     truth: Truth
     simulated: Simulated
+    twins: Simulated
     layout: Layout
     checkpoint: Checkpoint
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model, ``items.jsonl`` and ``truth.csv``.
+        """Write the model, ``items.jsonl`` and ``truth.csv``; of the twins ``twins.jsonl`` and ``twins.csv``.
+
+        A file of items has no place for links: :func:`brewlens.tasks.sources.read_items` gives items
+        without twins. Row ``k`` of ``twins.jsonl`` is the twin of row ``k`` of ``items.jsonl``.
 
         Returns:
             The folder, for :func:`brewlens.load_model`.
         """
         folder = self.checkpoint.save(folder)
-        write_items(folder / "items.jsonl", self.items)
-        frame = self.truth.to_frame().assign(id=list(self.items.ids)).set_index("id")
-        with replacing(folder / "truth.csv") as temporary:
-            frame.to_csv(temporary)
+        twins = ItemSet(tuple(self.items.partners[item.twins[TWIN]] for item in self.items))
+        for items, truth, name, table in (
+            (self.items, self.truth, "items.jsonl", "truth.csv"),
+            (twins, self.twins.truth, "twins.jsonl", "twins.csv"),
+        ):
+            write_items(folder / name, items)
+            with replacing(folder / table) as temporary:
+                truth.to_frame().assign(id=list(items.ids)).set_index("id").to_csv(temporary)
         return folder
 
     def without(self, *events: str) -> ItemSet:
-        """The items with the planted tokens of some events taken out of every prompt.
+        """The items, and their twins, with the planted tokens of some events taken out of every prompt.
 
         Args:
             events: ``available``, ``ready``, ``write``, ``overwrite`` or ``noise``.
@@ -116,7 +128,12 @@ class Planted:
         """
         if unknown := set(events) - set(EVENTS):
             raise ValueError(f"unknown events {sorted(unknown)}; there are {', '.join(EVENTS)}")
-        return ItemSet(tuple(_without(item, events) for item in self.items), {}, self.items.provenance)
+        items, partners = self.items, self.items.partners
+        return ItemSet(
+            tuple(_without(item, events) for item in items),
+            {name: _without(twin, events) for name, twin in partners.items()},
+            items.provenance,
+        )
 
     def __repr__(self) -> str:
         kinds, counts = np.unique(self.truth.kind, return_counts=True)
@@ -146,6 +163,9 @@ def plant(
     A probe has to find the ten dimensions and therefore hits less often than ``hit`` where samples are few,
     and more often from ``ready_from`` on, where the answer stands in the readout too, with noise of its own.
 
+    Every item has a counterfactual twin, which no item of the set is: of its kind, layers, difficulty and
+    length in tokens, with other digits (see :meth:`Truth.counterfactual`) and noise of its own.
+
     Args:
         truth: From :func:`draw_truth`.
         hit: Share of the layers from an onset on at which a decoder that knows the dimensions is right, where
@@ -153,7 +173,7 @@ def plant(
         probe_hit: The same for ``available`` alone; ``hit`` by default.
         correlation: Of the noise of neighbouring layers.
         architecture: ``qwen2`` or ``llama``.
-        seed: Of the noise.
+        seed: Of the noise, and of the digits of the twins.
         device: Where the model runs.
         dtype: ``float32`` (default) or ``bfloat16``.
 
@@ -170,16 +190,17 @@ def plant(
             f"{early[:3]}. Let ready_from be available_from at least"
         )
     hits = {"probe": hit if probe_hit is None else probe_hit, "context_stripped": hit}
-    simulated, to_available, to_readout = _noise(truth, hits, correlation, seed)
-    events = [
-        _events(truth, row, to_available[row], to_readout[row], noisy=min(hits.values()) < 1)
-        for row in range(len(truth))
-    ]
+    simulated, made, events = _programs(truth, hits, correlation, seed)
+    # Noise of their own: not the stream of the items.
+    other = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    twins, partners, twin_events = _programs(truth.counterfactual(seed), hits, correlation, other, twin=True)
+    planted = [event for program in (*events, *twin_events) for event in program]
     layout = Layout(truth.n_layers)
-    vocabulary = Vocabulary(tuple(event.word for sample in events for event in sample))
+    vocabulary = Vocabulary(tuple(event.word for event in planted))
+    letters = vocabulary.plain(ascii_letters)
     checkpoint = Checkpoint(
         network.config(architecture, layout, len(vocabulary)),
-        network.weights(architecture, layout, _embedding(layout, events), vocabulary.plain(DIGITS)),
+        network.weights(architecture, layout, _embedding(layout, planted, letters), vocabulary.plain(DIGITS)),
         vocabulary.tokenizer(),
     )
     with TemporaryDirectory() as folder:
@@ -187,11 +208,36 @@ def plant(
     model.name = f"planted-{architecture}"
     settings = {"hit": hits, "correlation": correlation, "architecture": architecture, "seed": seed}
     items = ItemSet(
-        tuple(_item(truth, row, sample) for row, sample in enumerate(events)),
-        {},
+        tuple(replace(item, twins={TWIN: twin.id}) for item, twin in zip(made, partners, strict=True)),
+        {twin.id: twin for twin in partners},
         {"source": "planted", **settings, "short": {}},
     )
-    return Planted(model, items, truth, simulated, layout, checkpoint)
+    return Planted(model, items, truth, simulated, twins, layout, checkpoint)
+
+
+def _programs(
+    truth: Truth, hits: Mapping[str, float], correlation: float, seed: int, twin: bool = False
+) -> tuple[Simulated, list[Item], list[list[Event]]]:
+    """What is simulated of the items or of their twins, the programs, and the planted tokens of each."""
+    simulated, to_available, to_readout = _noise(truth, hits, correlation, seed)
+    if twin:
+        ids = tuple(f"{name}~{TWIN}" for name in simulated.readouts["probe"].item_ids)
+        readouts = {name: replace(r, item_ids=ids) for name, r in simulated.readouts.items()}
+        simulated = replace(simulated, readouts=readouts)
+    noisy, mark = min(hits.values()) < 1, "c" if twin else ""
+    events = [
+        _events(truth, row, to_available[row], to_readout[row], noisy, f"{row}{mark}")
+        for row in range(len(truth))
+    ]
+    # Of one length with its twin, and not the same even where nothing is planted.
+    name = "y" if twin else "x"
+    items = [
+        _item(item_id, f"{name}_{row}", answer, program)
+        for row, (item_id, answer, program) in enumerate(
+            zip(simulated.readouts["probe"].item_ids, simulated.answers, events, strict=True)
+        )
+    ]
+    return simulated, items, events
 
 
 def _noise(
@@ -204,9 +250,9 @@ def _noise(
         noisy = clean if hit == 1 else simulate(truth, hit=hit, correlation=correlation, seed=seed)
         readouts[name] = noisy.readouts[name]
         noise.append((readouts[name].logits - clean.readouts[name].logits) / SCALE)
-    if not (largest := max(np.abs(n).max() for n in noise)) < GATE / 2:
+    if not (largest := max(np.abs(n).max() for n in noise)) < LOUDEST:
         raise ValueError(
-            f"the model carries noise up to {GATE / 2:.0f} answers high, found {largest:.3g}; lower the "
+            f"the model carries noise up to {LOUDEST:.0f} answers high, found {largest:.3g}; lower the "
             "difficulty of the truth or raise hit"
         )
     output = readouts["context_stripped"].predicted[:, -1]
@@ -219,38 +265,38 @@ def _events(
     to_available: Float[np.ndarray, "layer 10"],
     to_readout: Float[np.ndarray, "layer 10"],
     noisy: bool,
+    program: str,
 ) -> list[Event]:
-    """The planted tokens of one sample, given its noise."""
+    """The planted tokens of one sample, given its noise and the name of its program."""
     digit = np.eye(len(DIGITS))
     right, wrong = digit[truth.answer[row]], digit[truth.wrong[row]]
     onset, ready, lost = truth.available_from[row], truth.ready_from[row], truth.ready_until[row]
     found = []
     if onset != NEVER:
-        found.append(Event(word("available", row), "available", onset, right))
+        found.append(Event(word("available", program), "available", onset, right))
     if ready != NEVER and truth.used[row]:
         # With the answer its noise is copied; the readout has noise of its own.
-        found.append(Event(word("ready", row), "ready", ready, None, -to_available[ready]))
+        found.append(Event(word("ready", program), "ready", ready, None, -to_available[ready]))
     elif ready != NEVER:
-        found.append(Event(word("write", row), "write", ready, None, right))
+        found.append(Event(word("write", program), "write", ready, None, right))
     elif truth.kind[row] == "misresolved":
-        found.append(Event(word("write", row), "write", truth.written[row], None, wrong))
+        found.append(Event(word("write", program), "write", truth.written[row], None, wrong))
     if lost != NEVER:
-        found.append(Event(word("overwrite", row), "overwrite", lost, wrong))
+        found.append(Event(word("overwrite", program), "overwrite", lost, wrong))
     if noisy:
         steps = (np.diff(noise, axis=0, prepend=0) for noise in (to_available, to_readout))
         for layer, payload in enumerate(zip(*steps, strict=True)):
-            found.append(Event(word("noise", row, layer), "noise", layer, *payload))
+            found.append(Event(word("noise", program, layer), "noise", layer, *payload))
     return found
 
 
-def _embedding(layout: Layout, events: list[list[Event]]) -> Float[Tensor, "token d_model"]:
-    planted = [event for sample in events for event in sample]
+def _embedding(layout: Layout, planted: list[Event], letters: list[int]) -> Float[Tensor, "token d_model"]:
     found = torch.zeros(PLAIN + len(planted), layout.d_model)
     found[:, layout.one] = 1
-    found[:PLAIN, layout.plain] = 1
+    found[letters, layout.rest] = MARK
     rows = torch.arange(PLAIN, len(found))
-    found[rows, [layout.layer(event.layer) for event in planted]] = 1
-    found[rows, [layout.event(event.event) for event in planted]] = 1
+    found[rows, [layout.layer(event.layer) for event in planted]] = MARK
+    found[rows, [layout.event(event.event) for event in planted]] = MARK
     nothing = np.zeros(len(DIGITS))
     for name, where in (("to_available", layout.to_available), ("to_readout", layout.to_readout)):
         payloads = [getattr(event, name) for event in planted]
@@ -259,18 +305,18 @@ def _embedding(layout: Layout, events: list[list[Event]]) -> Float[Tensor, "toke
     return found
 
 
-def _item(truth: Truth, row: int, events: list[Event]) -> Item:
-    # Characters stand first, so that heads have where to rest at every planted token. No two are the same.
-    code = f"x_{row} =" + "".join(event.word for event in events) + "\n"
+def _item(item_id: str, name: str, answer: str, events: list[Event]) -> Item:
+    # A letter stands first, so that heads have where to rest at every planted token.
+    code = f"{name} =" + "".join(event.word for event in events) + "\n"
     skeleton, shape = identify(code)
     return Item(
-        id=f"planted-{row:05d}",
+        id=item_id,
         family=FAMILY,
         factors={},
         code=code,
         suffix=CONSTANT_SUFFIX,
         prompt=code + CONSTANT_SUFFIX,
-        answer=DIGITS[truth.answer[row]],
+        answer=answer,
         skeleton=skeleton,
         shape=shape,
     )

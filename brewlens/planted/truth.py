@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -75,6 +75,21 @@ class Truth:
         """Index of the digit that the model says, ``NEVER`` where it says any."""
         says = np.where(np.isin(self.kind, ("resolved", "false_friend")), self.answer, NEVER)
         return np.where(np.isin(self.kind, ("overprocessed", "misresolved")), self.wrong, says)
+
+    def counterfactual(self, seed: int = 0) -> Truth:
+        """What is so of counterfactual twins: the same, about other digits.
+
+        The four digits of a sample and its twin, right and wrong, all differ: an answer tells whose it is.
+
+        Args:
+            seed: Of the digits.
+        """
+        # Of two numbers, as draw_truth seeds with one: the digits are not of the stream that drew the truth.
+        order = np.random.default_rng((seed, 1)).random((len(self), len(DIGITS)))
+        rows = np.arange(len(self))
+        order[rows, self.answer] = order[rows, self.wrong] = 2
+        answer, wrong = np.argsort(order, axis=1)[:, :2].T
+        return replace(self, answer=answer, wrong=wrong)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per sample; layers are nullable integers."""

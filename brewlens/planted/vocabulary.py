@@ -1,4 +1,4 @@
-"""Words of planted models: every byte of a text, and the planted tokens of each sample."""
+"""Words of planted models: every byte of a text, and the planted tokens of each program."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PLAIN = 256 + len(SPECIAL)
 """Number of tokens that are not planted; theirs are the first ids."""
 
 
-def word(event: str, sample: int, layer: int | None = None) -> str:
-    """The token of one event of one sample, with the space before it; noise has a token per layer.
+def word(event: str, program: str, layer: int | None = None) -> str:
+    """The token of one event of one program, with the space before it; noise has a token per layer.
 
     The name says neither layer nor digit of an event, so that the text gives nothing away.
     """
-    return f" {event}_{sample}" + ("" if layer is None else f"_{layer}")
+    return f" {event}_{program}" + ("" if layer is None else f"_{layer}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from brewlens.loading import load_model
 from brewlens.planted import MIX, distance, draw_truth, nothing, plant
 from brewlens.planted.network import Layout, config
 from brewlens.residuals import Residuals
-from brewlens.tasks import assign_folds
+from brewlens.tasks import ItemSet, assign_folds
+from brewlens.tasks.folds import LeakageError, check_leakage, groups
 from brewlens.tasks.sources import read_items
 
 KINDS = {**MIX, "false_friend": 0.15}
@@ -48,6 +49,15 @@ class Read:
     def probe(self):
         fold = assign_folds(self.items, 5, 0)
         return fit_probes(self.residuals, self.items, fold, DIGITS, options=FitOptions(C=1.0)).readout
+
+
+def twins_of(items):
+    return ItemSet(tuple(items.twin(item, "counterfactual") for item in items))
+
+
+def as_items(planted):
+    """The same model with its twins in place of its items."""
+    return replace(planted, items=twins_of(planted.items), truth=planted.twins.truth, simulated=planted.twins)
 
 
 def since(onset, n_layers):
@@ -172,6 +182,73 @@ class TestNoise:
         assert read.h[:, 0, read.layout.readout].std() > 0.3
 
 
+class TestTwins:
+    def test_a_twin_is_the_same_with_other_digits(self, noisy):
+        items, truth, twins = noisy.items, noisy.truth, noisy.planted.twins
+        for row, item in enumerate(items):
+            twin = items.twin(item, "counterfactual")
+            assert twin.id == twins.readouts["probe"].item_ids[row] and twin.id not in items.ids
+            assert (twin.answer, twin.family) == (twins.answers[row], item.family)
+        for name in ("kind", "available_from", "ready_from", "ready_until", "written", "difficulty"):
+            np.testing.assert_array_equal(getattr(twins.truth, name), getattr(truth, name))
+        digits = np.stack([truth.answer, truth.wrong, twins.truth.answer, twins.truth.wrong])
+        assert (np.diff(np.sort(digits, axis=0), axis=0) > 0).all()
+        lengths = [list(map(len, noisy.planted.model.ids(each.prompts))) for each in (items, twins_of(items))]
+        assert lengths[0] == lengths[1]
+
+    def test_every_other_digit_is_as_likely(self):
+        truth = replace(draw_truth(9000, LAYERS), answer=np.full(9000, 3), wrong=np.full(9000, 7))
+        for digits in (truth.counterfactual(1).answer, truth.counterfactual(1).wrong):
+            counts = np.bincount(digits, minlength=10)
+            assert counts[[3, 7]].sum() == 0 and all(near(c, 9000, 1 / 8) for c in np.delete(counts, [3, 7]))
+
+    def test_a_twin_has_the_lifecycle_of_its_own_truth(self, silent):
+        read = Read(as_items(silent.planted))
+        truth, answers = read.truth, read.items.answers
+        np.testing.assert_array_equal(
+            first_hit(read.available[np.arange(len(truth)), :, truth.answer] > 0.5), truth.available_from
+        )
+        np.testing.assert_array_equal(first_hit(read.raw.p_answer(answers) > 0.5), truth.ready_from)
+        said, knows = read.output.predicted.numpy(), truth.says != NEVER
+        np.testing.assert_array_equal(said[knows], truth.says[knows])
+        assert (said != silent.output.predicted.numpy())[knows].all()
+
+    def test_its_readouts_are_the_simulated_ones_and_its_noise_is_its_own(self, noisy):
+        read = Read(as_items(noisy.planted))
+        simulated = noisy.planted.twins
+        np.testing.assert_allclose(8 * read.available, simulated.readouts["probe"].logits, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(
+            read.subtracted.logits, simulated.readouts["context_stripped"].logits, atol=1e-4, rtol=0
+        )
+        noise = []
+        for one in (noisy, read):
+            own = one.available.copy()
+            own[np.arange(len(own)), :, one.truth.answer] -= since(one.truth.available_from, LAYERS)
+            noise.append(own.ravel())
+        assert abs(np.corrcoef(noise)[0, 1]) < 0.03
+
+    def test_a_twin_stays_in_the_fold_of_its_item_and_moves_no_other(self, noisy):
+        items = noisy.items
+        alone = ItemSet(tuple(replace(item, twins={}) for item in items))
+        np.testing.assert_array_equal(assign_folds(items, 5, 0), assign_folds(alone, 5, 0))
+        assert len(set(groups(items).tolist())) == len(items)
+        twin = items.twin(items[0], "counterfactual")
+        with pytest.raises(LeakageError):
+            check_leakage([items[0]], [twin], items)
+        check_leakage([items[1]], [twin], items)
+
+    def test_text_gives_nothing_of_a_twin_away(self, noisy):
+        twins = twins_of(noisy.items)
+        hits = surface(twins, assign_folds(twins, 5, 0)).correct(twins.answers)
+        assert near(hits.sum(), len(twins), 0.1)
+
+    def test_tokens_are_taken_out_of_twins_too(self, silent):
+        items = silent.planted.without("ready", "write")
+        said = Read(silent.planted, twins_of(items)).output.logits
+        assert not any(" ready" in p or " write" in p for p in twins_of(items).prompts)
+        assert said[silent.truth.kind == "resolved"].std(dim=-1).max() == 0
+
+
 class TestContext:
     def test_without_its_token_an_answer_is_not_ready(self, silent):
         read, truth = Read(silent.planted, silent.planted.without("ready")), silent.truth
@@ -270,6 +347,22 @@ class TestFolder:
         truth = pd.read_csv(folder / "truth.csv", index_col="id")
         found = truth["available_from"].fillna(NEVER).astype(int)
         np.testing.assert_array_equal(found, silent.truth.available_from)
+
+    def test_twins_are_saved_beside_their_items(self, silent, tmp_path):
+        import pandas as pd
+
+        folder = silent.planted.save(tmp_path)
+        twins, expected = read_items(folder / "twins.jsonl"), twins_of(silent.items)
+        assert (twins.ids, twins.prompts, twins.answers) == (
+            tuple(f"{name}~counterfactual" for name in silent.items.ids),
+            expected.prompts,
+            expected.answers,
+        )
+        truth = pd.read_csv(folder / "twins.csv", index_col="id", dtype={"answer": str})
+        assert tuple(truth.index) == twins.ids and tuple(truth["answer"]) == twins.answers
+        assert not any(item.twins for item in read_items(folder / "items.jsonl"))
+        said = load_model(folder).answer_logits(twins.prompts, silent.space)
+        assert torch.equal(said.logits, Read(as_items(silent.planted)).output.logits)
 
     def test_hugging_face_says_the_same(self, silent, tmp_path):
         from transformers import AutoModelForCausalLM, AutoTokenizer
