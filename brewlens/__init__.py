@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brewlens import decoding, figures, lifecycle, planted, stats, tasks
+    from brewlens import decoding, figures, intervention, lifecycle, planted, stats, tasks
     from brewlens.answers import AnswerSpace
     from brewlens.capturing import capture
     from brewlens.decoding.readout import Readout
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("decoding", "figures", "lifecycle", "planted", "stats", "tasks")
+_MODULES = ("decoding", "figures", "intervention", "lifecycle", "planted", "stats", "tasks")
 _NAMES = {
     "AnswerSpace": "answers",
     "HookedModel": "model",
@@ -59,6 +59,7 @@ __all__ = [
     "capture",
     "decoding",
     "figures",
+    "intervention",
     "lifecycle",
     "load_model",
     "load_run",

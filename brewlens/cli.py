@@ -89,6 +89,16 @@ def run_command(
     compat: Annotated[
         str | None, typer.Option(help="paper: score by the published recipe too, side by side.")
     ] = None,
+    interventions: Annotated[
+        str | None,
+        typer.Option(
+            help="Experiments on the finished trace, with commas: causal_use, fjc_patching, layer_skipping, "
+            "reinjection, transplant, components, rescue; or: all."
+        ),
+    ] = None,
+    intervention_n: Annotated[
+        int | None, typer.Option(help="Samples of each family or outcome that they edit at most.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<model>-<plan>.")] = None,
@@ -115,6 +125,8 @@ def run_command(
         near_ood=near_ood,
         tuned_lens=tuned_lens,
         compat=compat,
+        interventions=None if interventions is None else _listed(interventions),
+        intervention_n=intervention_n,
         seed=seed,
         folds=folds,
         dtype=dtype,
@@ -180,7 +192,8 @@ def tasks(
 @guarded
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write report.html of a finished run anew."""
-    from brewlens.study.run import load_run, write_report
+    from brewlens.study.loading import load_run
+    from brewlens.study.run import write_report
 
     write_report(run, load_run(run))
     typer.echo(run / "report.html")
@@ -190,7 +203,8 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 @guarded
 def figures(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Draw the figures of a finished run anew."""
-    from brewlens.study.run import load_run, write_figures
+    from brewlens.study.loading import load_run
+    from brewlens.study.run import write_figures
 
     for name in write_figures(run, load_run(run)):
         typer.echo(run / name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
+from brewlens.decoding.probes import Probes
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.onsets import Onsets
@@ -40,9 +41,11 @@ class Trace:
             ``calibration``, ``class_calibration``, ``reliability``, ``near_ood_recognised``, ``prompts``,
             ``prompt_spread``, ``prompts_left_out``, ``tuned_lens``; and what is made of all of them:
             ``claims``, ``nulls``, ``onsets``, ``onset_curves``, ``surface_control``, ``signals``, ``paper``
-            (see :func:`brewlens.study.analysis.analyse`).
+            (see :func:`brewlens.study.analysis.analyse`). Of interventions: ``effects``,
+            ``causal_verdicts``, ``learned_subspace``, ``components``, ``overtakes``, ``rescue``.
         onsets: ``available`` (of the probe) and ``ready`` (of context-stripped decoding): posteriors over the
             layer from which on the decoder is right.
+        probes: The fitted probes, of all the items that the trace was made of.
     """
 
     items: ItemSet
@@ -54,6 +57,7 @@ class Trace:
     manifest: Mapping[str, object] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     onsets: Mapping[str, Onsets] = field(default_factory=dict)
+    probes: Probes | None = None
 
     @cached_property
     def shapes(self) -> Int[np.ndarray, "sample"]:
@@ -82,6 +86,12 @@ class Trace:
             tables={},  # they speak of all samples
             onsets={name: onsets.select(rows) for name, onsets in self.onsets.items()},
         )
+
+    def with_tables(self, **tables: pd.DataFrame) -> Trace:
+        """The same trace with more tables, such as the ``effects`` of an intervention, for figures."""
+        from dataclasses import replace
+
+        return replace(self, tables={**self.tables, **tables})
 
     def to_frame(self) -> pd.DataFrame:
         """One row per sample, the columns of ``samples.parquet``: first hits, outcomes, and onsets.

@@ -1,8 +1,9 @@
 """The whole line: a plan, carried out in a run folder."""
 
+from brewlens.study.loading import load_run
 from brewlens.study.pipeline import trace
 from brewlens.study.plan import Plan, PlanError, make_plan
-from brewlens.study.run import default_folder, load_run, run
+from brewlens.study.run import default_folder, run
 from brewlens.study.seeds import load_seeds, run_seeds
 from brewlens.study.store import RunFolderError
 

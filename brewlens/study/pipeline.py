@@ -36,6 +36,7 @@ from brewlens.decoding import (
     tuned_lens_out_of_fold,
 )
 from brewlens.decoding.fold_fit import Kind
+from brewlens.decoding.probes import Probes
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import Lifecycle, lifecycle
 from brewlens.residuals import Residuals
@@ -46,6 +47,7 @@ from brewlens.tasks import ItemSet, assign_folds, near_ood
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
 
+PROBES = "probes.safetensors"
 Prompts = Literal["own", "bundled"]
 
 
@@ -92,6 +94,7 @@ class Decoded:
     readouts: tuple[Readout, ...]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
+    probes: Probes | None = None
 
 
 _CALIBRATION = {
@@ -116,7 +119,7 @@ def _probe(inputs: Inputs) -> Decoded:
     if inputs.options.probe != "ridge":  # whose scores are no probabilities
         for name, tell in _CALIBRATION.items():
             tables[name] = tell(fit.readout, inputs.items.answers)
-    return Decoded((fit.readout,), tables, {"probes.safetensors": fit.probes.save})
+    return Decoded((fit.readout,), tables, {PROBES: fit.probes.save}, fit.probes)
 
 
 def _logit_lens(inputs: Inputs) -> Decoded:
@@ -303,5 +306,6 @@ def trace(
         confident=confident,
     )
     tables = {name: table for d in decoded for name, table in d.tables.items()}
-    made = Trace(items, fold, readouts, life, model.name, residuals, tables=tables)
+    probes = next((d.probes for d in decoded if d.probes is not None), None)
+    made = Trace(items, fold, readouts, life, model.name, residuals, tables=tables, probes=probes)
     return analyse(made, resamples=resamples, seed=seed)

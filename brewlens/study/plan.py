@@ -14,6 +14,15 @@ from brewlens.answers import Scoring
 from brewlens.tasks import FAMILIES
 
 N_GENERATED = 810
+INTERVENTIONS = (
+    "causal_use",
+    "fjc_patching",
+    "layer_skipping",
+    "reinjection",
+    "transplant",
+    "components",
+    "rescue",
+)
 
 
 class PlanError(ValueError):
@@ -47,6 +56,10 @@ class Plan(BaseModel):
         compat: ``paper`` scores the run by the published recipe too, from readouts with its constant target
             prompt, and shows both side by side; digits only.
         resamples: Permutations of the answers, and shifts along depth, behind every null.
+        interventions: Experiments on the finished trace: ``causal_use``, ``fjc_patching``,
+            ``layer_skipping``, ``reinjection``, ``transplant``, ``components``, ``rescue``. They do not
+            change the rest of the run: the same folder takes them later, too.
+        intervention_n: About how many samples of each family or outcome the experiments edit at most.
         dtype: Of weights and stored residuals.
         device: ``auto`` takes a GPU when there is one.
     """
@@ -71,6 +84,8 @@ class Plan(BaseModel):
     confident: Annotated[float, Field(ge=0, le=1)] = 0.5
     compat: Literal["paper"] | None = None
     resamples: Annotated[int, Field(ge=99)] = 999
+    interventions: tuple[str, ...] = ()
+    intervention_n: Annotated[int, Field(ge=10)] = 200
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 
@@ -84,6 +99,17 @@ class Plan(BaseModel):
         if len(set(families)) != len(families) or not families:
             raise ValueError("name each family once, at least one")
         return tuple(families)
+
+    @field_validator("interventions", mode="before")
+    @classmethod
+    def _experiments(cls, names: object) -> object:
+        if names == "all" or names == ["all"]:
+            return INTERVENTIONS
+        if not isinstance(names, list | tuple):
+            raise ValueError('interventions must be a list of experiments, or "all"')
+        if unknown := [name for name in names if name not in INTERVENTIONS]:
+            raise ValueError(f"no experiment {unknown[0]!r}; there are all, {', '.join(INTERVENTIONS)}")
+        return tuple(name for name in INTERVENTIONS if name in names)
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -134,9 +160,9 @@ class Plan(BaseModel):
 
     @property
     def key(self) -> str:
-        """Hash of what decides the results; where they are computed does not."""
+        """Hash of what decides the trace; where it is computed does not, nor what is done with it later."""
         content = {
-            **self.model_dump(exclude={"device"}),
+            **self.model_dump(exclude={"device", "interventions", "intervention_n"}),
             "n": self.per_family,
             "near_ood": self.per_family_ood,
         }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
 from brewlens.study.analysis import analyse
+from brewlens.study.interventions import Subject, intervene
+from brewlens.study.loading import read_captured, with_analysis
 from brewlens.study.pipeline import (
     Decoded,
     Inputs,
@@ -120,8 +122,11 @@ class _Run:
         trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
         self._stage("analysis", key_of("analysis", decode_key), lambda: self._analyse(trace))
         trace = with_analysis(trace, store.folder, store.manifest)
-        self._stage("tables", key_of("tables", decode_key), lambda: self._write_tables(trace))
-        self._stage("report", key_of("report", decode_key), lambda: write_report(store.folder, trace))
+        subject = Subject(*(model, trace, space, self.plan.intervention_n, self.plan.seed, self.progress))
+        made = intervene(subject, self.plan.interventions, decode_key, store, self._stage)
+        trace = with_analysis(trace, store.folder, store.manifest)
+        self._stage("tables", key_of("tables", decode_key, made), lambda: self._write_tables(trace))
+        self._stage("report", key_of("report", decode_key, made), lambda: write_report(store.folder, trace))
         return trace
 
     @property
@@ -280,6 +285,7 @@ def run(
     model = model or load_planned(plan)
     log.info("%r; %s", model, model.check)
     store.note(
+        plan=plan.stated(),
         model={
             "name": model.name,
             "revision": model.revision,
@@ -313,62 +319,11 @@ def options_of(plan: Plan) -> Options:
     return Options(plan.probe, plan.probe_c, plan.prompts, plan.tuned_lens, plan.seed, plan.compat)
 
 
-def read_captured(paths: Sequence[Path]) -> tuple[Residuals, AnswerLogits]:
-    """Memory-mapped residuals of a run, and the model's own answers."""
-    taps, output = read_shards(paths)
-    if output is None:
-        raise RunFolderError(f"{paths[0]} holds no answers; remove it and run again")
-    return taps[RESID_POST], output
-
-
 def disk_bytes(n: int, layers: int, width: int, dtype: str) -> int:
     """About what a run folder will take: residuals, readouts, tables, figures and report."""
     residuals = n * layers * width * (2 if dtype == "bfloat16" else 4) * 6 // 5  # with near-OOD programs
     readouts = n * layers * (6 * 10 * 4 + 5 * 4)
     return residuals + 2 * readouts + n * 4000 + 8_000_000
-
-
-def load_run(folder: str | Path) -> Trace:
-    """Read a finished run folder.
-
-    Raises:
-        RunFolderError: If it is not a run folder, or the run did not finish.
-    """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    stages = manifest["stages"]
-    if missing := [name for name in ("items", "readouts", "analysis", "tables") if name not in stages]:
-        raise RunFolderError(
-            f"{folder}: the run did not finish (no {', '.join(missing)}); the command that began it goes on"
-        )
-    plan = manifest["plan"]
-    items, folds = tables.read_items(folder, manifest["items"])
-    readouts = tables.read_readouts(folder / "readouts.safetensors", items.ids)
-    shards = sorted(name for name in stages if name.startswith("residuals/") and "near_ood" not in name)
-    residuals, output = read_captured([folder / s for s in shards])
-    import pandas as pd
-
-    samples = pd.read_parquet(folder / "samples.parquet")
-    life = lifecycles(
-        items,
-        readouts,
-        output.predicted,
-        samples["format_miss"].to_numpy(dtype=bool),
-        tail_start=plan["tail_start"],
-        confident=plan["confident"],
-    )
-    name = manifest["model"]["name"]
-    trace = Trace(items, np.asarray(folds), readouts, life, name, residuals, manifest)
-    return with_analysis(trace, folder, manifest)
-
-
-def with_analysis(trace: Trace, folder: Path, manifest: Mapping[str, Any]) -> Trace:
-    """A trace with the onsets and all tables of its run folder."""
-    return replace(
-        trace,
-        tables=tables.read_tables(folder, manifest),
-        onsets=tables.read_onsets(folder / "onsets.safetensors"),
-    )
 
 
 def write_figures(folder: Path, trace: Trace) -> list[str]:

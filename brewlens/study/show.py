@@ -14,6 +14,7 @@ from rich.table import Table
 
 from brewlens.decoding.surface import DECODABLE
 from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, SUPPORTED
+from brewlens.study.show_interventions import causal_note, causal_table, rescue_lines
 from brewlens.study.summary import share_of
 from brewlens.tasks import ItemSet, assign_folds
 
@@ -170,6 +171,7 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
     if summary.get("claims"):
         for line in claim_lines(summary["claims"]):
             console.print(line, highlight=False)
+    _interventions(summary, console)
     if (same := summary["last_layer_identity"]) is not None:
         console.print(
             f"check: raw context-stripped decoding at the last layer is the model's own answer "
@@ -186,6 +188,15 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
             )
     _short(summary["short"], console)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _interventions(summary: Mapping[str, Any], console: Console) -> None:
+    verdicts = summary.get("causal_verdicts", [])
+    if (table := causal_table(verdicts)) is not None:
+        console.print(table)
+        console.print(causal_note(verdicts), style="dim", highlight=False)
+    for line in rescue_lines(summary.get("rescue", [])):
+        console.print(line, highlight=False)
 
 
 def check_lines(checks: Mapping[str, Any]) -> list[str]:

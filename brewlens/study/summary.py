@@ -75,7 +75,7 @@ def summarise(trace: Trace, majority: Readout) -> dict[str, Any]:
     }
 
 
-_TABLES = ("claims", "nulls", "onsets", "surface_control", "paper")
+_TABLES = ("claims", "nulls", "onsets", "surface_control", "paper", "causal_verdicts", "rescue")
 
 
 def _identity(trace: Trace) -> dict[str, Any] | None:

@@ -24,6 +24,11 @@ _PLAIN = ("id", "family", "code", "suffix", "prompt", "answer", "skeleton", "sha
 _FIXED = (*_PLAIN, "twins", "fold")
 
 
+INTERVENTIONS = "interventions"
+EFFECTS = "effects"
+EFFECTS_FILE = f"{EFFECTS}.parquet"
+
+
 def items_frame(items: Iterable[Item], folds: np.ndarray | None = None) -> pd.DataFrame:
     """One row per item; each factor is a column of its own, empty for families that lack it."""
     import pandas as pd
@@ -144,9 +149,10 @@ def read_onsets(path: Path) -> dict[str, Onsets]:
 
 
 def read_tables(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables that the decoders wrote beside their readouts, and those of the analysis, by name."""
+    """What decoders, analysis and interventions wrote into ``tables``, by name."""
     import pandas as pd
 
-    stages = [manifest["stages"][name] for name in ("readouts", "analysis")]
+    there = [name for name in ("readouts", "analysis", INTERVENTIONS) if name in manifest["stages"]]
+    stages = [manifest["stages"][name] for name in there]
     names = [f for stage in stages for f in stage["files"] if f.startswith("tables/")]
     return {Path(name).stem: pd.read_parquet(folder / name) for name in names}
