@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if options.device != "cpu" and not (options.device.startswith("cuda") and torch.cuda.is_available()):
         parser.error(f"--device takes cpu, or cuda where torch finds one; found {options.device}")
-    from benchmarks import capture, injection, machine, memory, output, probes, scaling
+    from benchmarks import capture, causal_use, injection, machine, memory, output, probes, scaling
     from benchmarks.records import Record
 
     settings = settings_for(options.device, options.quick)
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measures = {
         "injection": injection.measure,
         "scaling": scaling.measure,
+        "causal": causal_use.measure,
         "capture": capture.measure,
         "probes": probes.measure,
         "memory": memory.measure,

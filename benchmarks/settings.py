@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-PARTS = ("injection", "scaling", "capture", "probes", "memory")
+PARTS = ("injection", "scaling", "causal", "capture", "probes", "memory")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Settings:
         scaling_samples: Numbers of samples, at ``shape``.
         scaling_layers: Numbers of layers.
         scaling_layers_samples: Samples at each number of layers.
+        causal_samples: Programs of the grid of causal use, on the bundled reference model.
+        causal_naive_samples: Of these, run by the loop of one forward per cell.
         prompts: Captured in turns with the bare forwards.
         whole_prompts: Captured once into shards, in a process of its own, for the memory.
         tokens: Least and most tokens of a prompt.
@@ -97,6 +99,8 @@ class Settings:
     scaling_samples: tuple[int, ...]
     scaling_layers: tuple[int, ...]
     scaling_layers_samples: int
+    causal_samples: int
+    causal_naive_samples: int
     prompts: int
     whole_prompts: int
     tokens: tuple[int, int]
@@ -132,6 +136,8 @@ PROCESSOR = Settings(
     scaling_samples=(64, 128, 256, 512, 1024),
     scaling_layers=(4, 8, 16, 32),
     scaling_layers_samples=256,
+    causal_samples=200,
+    causal_naive_samples=2,
     prompts=300,
     whole_prompts=2000,
     tokens=(60, 110),
@@ -151,6 +157,8 @@ PROCESSOR = Settings(
         "injection.memory": Limit(at_most=64),
         "scaling.samples": Limit(0.9, 1.1),
         "scaling.layers": Limit(1.8, 2.2),
+        "causal.naive": Limit(at_least=20),
+        "causal.error": Limit(at_most=5e-5),
         "capture.ratio": Limit(at_most=1.2),
         "capture.error": Limit(at_most=5e-5),
         "capture.memory": Limit(at_most=100),
@@ -184,6 +192,7 @@ ACCELERATOR = replace(
     limits={
         "injection.seconds": Limit(at_most=1),
         "injection.error": Limit(at_most=1e-2),
+        "causal.error": Limit(at_most=1e-2),
         "capture.error": Limit(at_most=1e-2),
         "capture.seconds": Limit(at_most=120),
         "probes.seconds_1": Limit(at_most=10),
@@ -205,6 +214,8 @@ QUICK = replace(
     scaling_samples=(4, 8, 16),
     scaling_layers=(2, 4, 8),
     scaling_layers_samples=8,
+    causal_samples=6,
+    causal_naive_samples=1,
     prompts=12,
     whole_prompts=24,
     tokens=(12, 24),

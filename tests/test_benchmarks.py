@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import clock, injection, memory, models, output, probes, scaling
+from benchmarks import causal_use, clock, injection, memory, models, output, probes, scaling
 from benchmarks.__main__ import main
 from benchmarks.records import Line, Record
 from benchmarks.settings import ACCELERATOR, PROCESSOR, QUICK, Limit, Shape
@@ -43,6 +43,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     found = json.loads((tmp_path / "results.json").read_text())
     lines = {line["key"]: line for line in found["lines"]}
     assert lines["injection.error"]["measured"] <= 5e-5
+    assert lines["causal.error"]["measured"] <= 5e-5
     assert lines["capture.error"]["measured"] <= 5e-5
     assert lines["probes.agreement_0.1"]["measured"] >= 99
     assert set(lines) >= set(PROCESSOR.limits) | set(ACCELERATOR.limits)
@@ -77,6 +78,18 @@ def test_every_way_of_injection_gives_the_same_and_a_slip_would_show(model):
         assert injection.difference(way(model, work), reference) <= 5e-5
     slipped = injection.difference(reference.roll(1, dims=1), reference)
     assert slipped > 100 * 5e-5
+
+
+def test_a_grid_of_exchanges_is_its_naive_loop_and_a_slip_would_show():
+    from brewlens import load_model
+
+    reference = load_model("reference")
+    work = causal_use.work_for(reference, 2)
+    assert len({(arm.edit, arm.donor) for arm in work.arms}) == len(work.arms) == 20
+    assert work.cells == 21 * 2 * reference.n_layers
+    found, looped = causal_use.grid(reference, work), causal_use.naive(reference, work, 1)
+    assert causal_use.difference(found, looped) <= 5e-5
+    assert causal_use.difference(found, np.roll(looped, 1, axis=2)) > 100 * 5e-5
 
 
 def test_traces_give_the_same(model):

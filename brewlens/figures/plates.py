@@ -7,9 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import style
 from brewlens.figures.accuracy import MARK, accuracy_table, plot_accuracy_grid
+from brewlens.figures.causal_use import (
+    ALL,
+    EXPERIMENT,
+    causal_use_table,
+    edit_name,
+    panels_of,
+    plot_causal_use_grid,
+    pooled,
+)
+from brewlens.figures.components import (
+    contribution_table,
+    outcomes_of,
+    overtaken_at,
+    plot_contributions_grid,
+)
 from brewlens.figures.export import save
+from brewlens.figures.forest import plot_verdicts, said, verdict_table, verdicts_size
 from brewlens.figures.lifecycle import examples, lifecycle_size, lifecycle_table, plot_lifecycle
 from brewlens.figures.onsets import ONSETS, onset_table, plot_onsets_grid
 from brewlens.figures.outcomes import outcome_table, outcomes_size, plot_outcomes
@@ -45,7 +62,8 @@ class Plate:
 def plates(trace: Trace) -> Iterator[Plate]:
     """The figures of a run.
 
-    Outcome shares by both rules; by layer, accuracy, the probe minus the text-only baseline, and onsets; one
+    Outcome shares by both rules; by layer, accuracy, the probe minus the text-only baseline, and onsets;
+    where interventions were run, verdicts, effects along the depth and contributions of the layers; one
     lifecycle per outcome.
     """
     import pandas as pd
@@ -67,12 +85,58 @@ def plates(trace: Trace) -> Iterator[Plate]:
         table = onset_table(trace)
         figure = plot_onsets_grid(trace, table=table, figure=style.blank(*size))
         yield Plate("onsets", figure, table, _onsets_alt(table))
+    yield from causal_plates(trace)
     for outcome, row in examples(trace).items():
         figure = style.blank(*lifecycle_size(trace))
         plot_lifecycle(trace, row, ax=_axes(figure))
         yield Plate(
             f"lifecycle_{outcome}", figure, lifecycle_table(trace, row), _lifecycle_alt(trace, row), row
         )
+
+
+def causal_plates(trace: Trace) -> Iterator[Plate]:
+    """The figures of interventions, as far as the trace has their tables.
+
+    Verdicts; effects relative to availability and to readiness, a panel per edit; each edit by family;
+    contributions of the layers.
+    """
+    tables = trace.tables
+    if len(tables.get("causal_verdicts", ())):
+        table = verdict_table(trace)
+        figure = style.blank(*verdicts_size(table))
+        plot_verdicts(trace, ax=_axes(figure))
+        yield Plate("causal_verdicts", figure, table, _verdicts_alt(table))
+    if "effects" in tables and (tables["effects"]["experiment"] == EXPERIMENT).any():
+        yield from _use_plates(trace)
+    if len(tables.get("components", ())) and len(table := contribution_table(trace)):
+        figure = style.blank(*grid_size(len(outcomes_of(table))))
+        plot_contributions_grid(trace, table=table, figure=figure)
+        yield Plate("contributions", figure, table, _contributions_alt(table))
+
+
+def _use_plates(trace: Trace) -> Iterator[Plate]:
+    effects = trace.tables["effects"]
+    effects = effects[(effects["experiment"] == EXPERIMENT) & (effects["outcome"] == ALL)]
+    asked = [
+        ("causal_use_availability", None, "follows", "fpcl"),
+        ("causal_use_readiness", None, "follows", "fjc"),
+    ]
+    for edit in panels_of(effects, "edit"):
+        donated = ((effects["edit"] == edit) & (effects["measure"] == "follows")).any()
+        asked.append((f"causal_use_{edit}", edit, "follows" if donated else "unchanged", "fpcl"))
+    for name, edit, measure, aligned in asked:
+        rows = effects[(effects["measure"] == measure) & (effects["aligned"] == aligned)]
+        if edit is None:
+            rows = rows[rows["family"] == pooled(rows)] if len(rows) else rows
+        else:
+            rows = rows[(rows["edit"] == edit) & (rows["family"] != OVERALL)]
+        if not len(rows):
+            continue
+        table = causal_use_table(trace, edit=edit, measure=measure, aligned=aligned)
+        table = table[table["family"].isin(rows["family"].unique())].reset_index(drop=True)
+        figure = style.blank(*grid_size(table["edit" if edit is None else "family"].nunique()))
+        plot_causal_use_grid(trace, edit=edit, measure=measure, aligned=aligned, table=table, figure=figure)
+        yield Plate(name, figure, table, _use_alt(table))
 
 
 def write(trace: Trace, folder: str | Path) -> list[Path]:
@@ -135,6 +199,40 @@ def _onsets_alt(table: pd.DataFrame) -> str:
         "Share of samples whose answer is available, and ready, from a layer on, beside first hits and first "
         f"hits by chance. {'. '.join(parts)}."
     )
+
+
+def _verdicts_alt(table: pd.DataFrame) -> str:
+    parts = [
+        f"{family}: {'; '.join(f'{edit_name(row.edit)} {said(row)}' for row in rows.itertuples())}"
+        for family, rows in table.groupby("family", sort=False)
+    ]
+    return f"Whether the brewed answer is used, by family and edit. {'. '.join(parts)}."
+
+
+def _use_alt(table: pd.DataFrame) -> str:
+    parts = []
+    for (family, edit), rows in table[~table["control"]].groupby(["family", "edit"], sort=False):
+        enough = rows if rows["few"].all() else rows[~rows["few"]]
+        most = rows.loc[enough["net"].abs().idxmax()]
+        beside = table[table["control"] & (table["family"] == family) & (table["edit"] == edit)]
+        beside = beside[beside["at"] == most["at"]]["net"].abs()
+        placebos = f" (placebos at most {beside.max():.2f})" if len(beside) else ""
+        parts.append(f"{family}, {edit_name(edit)}: most at {most['at']}, {most['net']:.2f}{placebos}")
+    row = table.iloc[0]
+    return f"Effect ({row['measure']}) by layer relative to {row['aligned']}. {'; '.join(parts)}."
+
+
+def _contributions_alt(table: pd.DataFrame) -> str:
+    parts = []
+    for outcome in outcomes_of(table):
+        rows = table[table["outcome"] == outcome]
+        ends = [rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]]
+        told = [f"{end['component']} of layer {end['layer']} {end['value']:+.2f}" for end in ends]
+        where = overtaken_at(rows)
+        if where is not None:
+            told.append(f"wrong overtakes most often at {where['component']} of layer {where['layer']}")
+        parts.append(f"{outcome}: {', '.join(told)}")
+    return f"Logit contributions, right minus wrong, by layer: the largest and the least. {'; '.join(parts)}."
 
 
 def _marked(table: pd.DataFrame) -> str:

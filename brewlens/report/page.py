@@ -16,6 +16,7 @@ from brewlens.figures.lifecycle import LANDMARKS, decoders_of
 from brewlens.files import replacing
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.outcomes import OUTCOMES, RESOLUTION
+from brewlens.report.causal import causal
 from brewlens.report.warnings import percent, warnings_of
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _environment() -> jinja2.Environment:
 
 def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) -> dict[str, object]:
     groups = [(name, group) for name, group in summary["families"].items()]
+    figures = {name: svg for name, (_, svg) in shown.items()}
     model = {**dict.fromkeys(_MODEL), **(manifest.get("model") or {})}
     return {
         "css": Markup(files("brewlens.report").joinpath("style.css").read_text("utf-8")),
@@ -110,7 +112,8 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
         "colors": {name: _THEMED.get(color, color) for name, color in style.OUTCOME_COLORS.items()},
         "names": style.OUTCOME_NAMES,
         "warnings": warnings_of(summary),
-        "figures": {name: svg for name, (_, svg) in shown.items()},
+        "figures": figures,
+        "causal": causal(trace, figures),
         "samples": [_sample(trace, plate, svg) for plate, svg in shown.values() if plate.row is not None],
         "outcome_count": {o: int((trace.lifecycle.outcome == o).sum()) for o in OUTCOMES},
         "onset_rows": _onset_rows(summary.get("onsets", [])),
@@ -233,7 +236,7 @@ def _plain(value: object) -> str:
 
 def _number(value: float | None, digits: int = 3) -> str:
     """A number with a fixed count of decimals; a dash where there is none."""
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
+    return "–" if value is None or value != value else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _pvalue(p: float | None) -> str:
