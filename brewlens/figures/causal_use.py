@@ -87,7 +87,7 @@ def causal_use_table(
         outcome: Of the samples, or ``all``.
 
     Returns:
-        The rows of ``effects``, in the order of ``at``, and whether a row is of fewer than ``FEW`` samples
+        The rows of ``effects``, by family and in the order of ``at``, and whether a row is of fewer than ``FEW`` samples
         (``few``).
 
     Raises:
@@ -116,7 +116,9 @@ def causal_use_table(
             found = ", ".join(map(str, pd.unique(table[column]))) or "no row at all"
             raise ValueError(f"asked for effects with {column} {value!r}; found {found}")
         table = rows
-    table = table.sort_values("at", kind="stable").reset_index(drop=True)
+    place = {name: number for number, name in enumerate(dict.fromkeys(table["family"]))}
+    table = table.sort_values("at", kind="stable")
+    table = table.sort_values("family", key=lambda names: names.map(place), kind="stable", ignore_index=True)
     return table.assign(few=table["n"] < FEW)
 
 

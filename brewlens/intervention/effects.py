@@ -271,12 +271,12 @@ def effect_table(
         if found is None:
             continue
         rows = cell.eligible
-        dose = np.nan_to_num(cell.doses[:, rows].mean(1), nan=np.nan)
+        dose = [_known_mean(values) for values in cell.doses[:, rows]]
         independent = cell.shares and found.clusters == found.n
         p = np.nan
         if independent:
             p = mcnemar(cell.after[rows].astype(bool), cell.before[rows].astype(bool))
-        flipped.append(None if independent else _influence(cell, found))
+        flipped.append(None if independent else np.where(rows, cell.after - cell.before, 0.0))
         ratio = cell.whole is not None
         records.append(
             {
@@ -291,7 +291,7 @@ def effect_table(
                 "high": found.high if np.isfinite(found.se) else np.nan,
                 "p": p,
                 "detectable": detectable(found.se, found.df),
-                **dict(zip(("cosine", "change", "kl"), dose.tolist(), strict=True)),
+                **dict(zip(("cosine", "change", "kl"), dose, strict=True)),
                 "nil": bool(dose[0] > NIL),
             }
         )
@@ -310,7 +310,7 @@ def effect_table(
     return table.reindex(columns=COLUMNS)
 
 
-def _influence(cell: Cell, found: Estimate) -> Float[np.ndarray, "sample"]:
-    """What is flipped: differences whose mean is the effect, 0 for samples that are not eligible."""
-    difference = cell.after - cell.before
-    return np.where(cell.eligible, difference, 0.0)
+def _known_mean(values: Float[np.ndarray, "sample"]) -> float:
+    """The mean of what is not NaN."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

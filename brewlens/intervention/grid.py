@@ -5,7 +5,8 @@ compared with it, so that what the writing itself changes (nothing, to rounding)
 model says, the grid keeps the *dose*: how much was changed.
 
 * ``cosine`` of the written state to the recipient's own, the least over positions.
-* ``change``: length of the difference over the length of the recipient's state, the largest over positions.
+* ``change``: length of the difference over the length of the recipient's state, the largest over positions;
+  NaN where that state is zero.
 * ``kl``: Kullback-Leibler divergence in nats, un-edited against edited, of what the logit lens reads at the
   last token one block later (classes and everything else, eleven outcomes for digits).
 
@@ -230,9 +231,10 @@ def _inject(
 def _dose(
     values: Float[Tensor, "arm sample slot position width"], own: States
 ) -> tuple[Float[Tensor, "arm sample slot"], Float[Tensor, "arm sample slot"]]:
-    cosine = torch.cosine_similarity(values, own.unsqueeze(0), dim=-1).amin(-1)
-    length = own.norm(dim=-1).clamp_min(torch.finfo(own.dtype).tiny)
-    return cosine, ((values - own).norm(dim=-1) / length).amax(-1)
+    moved, length = (values - own).norm(dim=-1), own.norm(dim=-1)
+    cosine = torch.cosine_similarity(values, own.unsqueeze(0), dim=-1).where(moved > 0, 1.0)
+    change = (moved / length).where(length > 0, torch.nan).where(moved > 0, 0.0)
+    return cosine.amin(-1), change.amax(-1)
 
 
 def _divergence(after: AnswerLogits) -> Float[Tensor, "sample arm slot"]:

@@ -153,7 +153,6 @@ def pairs():
     return model, traced(model, items)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in reduce")  # a planted MLP often adds exactly 0
 class TestPlanted:
     """Overprocessed programs, and the same ones without the token that has their answer overwritten."""
 
