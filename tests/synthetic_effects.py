@@ -97,8 +97,8 @@ def published_rows(family: str, n: int, n_layers: int) -> Iterator[dict]:
             ("overprocessed", "resolved"), MODES, [*late, ("fjc", 1), ("fjc", 2)]
         ),
         ("reinjection", "own_earlier", "right", earlier): product(("unresolved",), MODES, late[:-1]),
-        ("transplant", "twin", "follows", ("other_layer", "shuffled")): product(
-            ("all",), ("replace",), [("layer", layer) for layer in range(n_layers)]
+        ("transplant", "twin", "right", ("other_layer", "other_pair")): product(
+            ("all",), ("into_twin",), [("layer", layer) for layer in range(n_layers)]
         ),
     }
     strength = {"fjc_patching": 0.3, "layer_skipping": 0.12}

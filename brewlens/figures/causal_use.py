@@ -40,7 +40,7 @@ EDITS = {
     "learned_subspace": "learned subspace",
     "erase": "probe’s subspace erased",
 }
-_DASHES = ((0, (5, 1.6)), (0, (1, 1.3)), (0, (4, 1.2, 1, 1.2)), (0, (8, 2)), (0, (2, 2)))
+_DASHES = ((0, (1, 1.3)), (0, (4, 1.2, 1, 1.2)), (0, (5, 1.6)), (0, (6, 1.2, 1, 1.2, 1, 1.2)), (0, (2, 2)))
 _EFFECTS = (style.DECODERS["probe"].color, style.DECODERS["surface"].color)
 _PLACEBO = style.DECODERS["chance"].color
 
@@ -87,8 +87,8 @@ def causal_use_table(
         outcome: Of the samples, or ``all``.
 
     Returns:
-        The rows of ``effects``, by family and in the order of ``at``, and whether a row is of fewer than ``FEW`` samples
-        (``few``).
+        The rows of ``effects``, by family and in the order of ``at``, and whether a row is of fewer than
+        ``FEW`` samples (``few``).
 
     Raises:
         ValueError: If the trace has no such effects.
@@ -209,7 +209,7 @@ class _Look:
     def __init__(self, table: pd.DataFrame, measure: str, aligned: str) -> None:
         self.label, self.aligned = MEASURES[measure], aligned
         self.unit = "net of no edit" if measure == "logit_difference" else "share, net of no edit"
-        donors = list(dict.fromkeys(table.loc[table["control"], "donor"]))
+        donors = sorted(set(table.loc[table["control"], "donor"]))
         self.dashes = {name: _DASHES[i % len(_DASHES)] for i, name in enumerate(donors)}
         self.effects = list(dict.fromkeys(table.loc[~table["control"], "donor"]))
         self.nil, self.few = bool(table["nil"].any()), bool(table.loc[~table["control"], "few"].any())
@@ -240,32 +240,29 @@ class _Look:
 
     def _placebos(self, ax: Axes, rows: pd.DataFrame) -> None:
         enough = rows[~rows["few"]]
-        ends = enough.groupby("at").agg({"low": "min", "high": "max"})
-        band = ax.fill_between(
-            ends.index.to_numpy(int), ends["low"], ends["high"], color=_PLACEBO, alpha=0.28, linewidth=0
-        )
+        ends = self._unbroken(enough.groupby("at").agg({"low": "min", "high": "max"}))
+        band = ax.fill_between(ends.index, ends["low"], ends["high"], color=_PLACEBO, alpha=0.28, linewidth=0)
         band.set_gid("placebos")
         for donor, points in enough.groupby("donor", sort=False):
-            ax.plot(
-                points["at"].to_numpy(int),
-                points["net"],
-                color=_PLACEBO,
-                linestyle=self.dashes[donor],
-                linewidth=1.0,
-                gid=f"placebo-{donor}",
-            )
+            net = self._unbroken(points.set_index("at"))["net"]
+            look = {"color": _PLACEBO, "linestyle": self.dashes[donor], "linewidth": 1.0}
+            ax.plot(net.index, net, gid=f"placebo-{donor}", **look)
 
     def _effect(self, ax: Axes, rows: pd.DataFrame) -> None:
         for donor, points in rows.groupby("donor", sort=False):
-            look = self._treatment(donor)
-            enough, few = points[~points["few"]], points[points["few"]]
-            at = enough["at"].to_numpy(int)
+            look, few = self._treatment(donor), points[points["few"]]
+            line = self._unbroken(points[~points["few"]].set_index("at"))
             band = {"color": look["color"], "alpha": 0.2, "linewidth": 0, "gid": f"interval-{donor}"}
-            ax.fill_between(at, enough["low"], enough["high"], **band)
-            ax.plot(at, enough["net"], gid=f"effect-{donor}", **look)
+            ax.fill_between(line.index, line["low"], line["high"], **band)
+            ax.plot(line.index, line["net"], gid=f"effect-{donor}", **look)
             at = few["at"].to_numpy(int)
             ax.vlines(at, few["low"], few["high"], color=look["color"], alpha=0.35, linewidth=0.8)
             ax.plot(at, few["net"], gid=f"few-{donor}", **look | _HOLLOW)
+
+    def _unbroken(self, points: pd.DataFrame) -> pd.DataFrame:
+        """The points by layer, with nothing where there is none: lines do not lead across it."""
+        numbers = points[[c for c in ("net", "low", "high") if c in points]].astype(float)
+        return numbers.set_axis(points.index.astype(int)).reindex(range(self.first, self.last + 1))
 
     def _treatment(self, donor: str) -> dict[str, Any]:
         number = self.effects.index(donor)

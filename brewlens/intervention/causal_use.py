@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from brewlens.intervention import effects as measured
-from brewlens.intervention.effects import UNCHANGED, Cell, Scores, cell_over, cells_at, effect_table
+from brewlens.intervention.effects import Cell, Scores, cell_over, cells_at, effect_table
 from brewlens.intervention.exchanges import ERASE, LEARNED, PROBE, exchanges
 from brewlens.intervention.grid import Arm, Grid, run_grid
 from brewlens.intervention.learned import Learned, learned_subspace
@@ -162,7 +162,7 @@ def judge(
 
 def measures_of(arm: Arm) -> Sequence[str]:
     """What is read of an arm: erasure donates no answer that could be followed."""
-    return (UNCHANGED, measured.RIGHT) if arm.edit == ERASE else measured.MEASURES
+    return [m for m in measured.MEASURES if m != measured.FOLLOWS or arm.edit != ERASE]
 
 
 def _scores(cases: Cases, grid: Grid) -> dict[str, Scores]:

@@ -32,7 +32,7 @@ from brewlens.stats import (
     clustered_mean,
     detectable,
     mcnemar,
-    paired_difference,
+    score_difference,
     sign_flips,
 )
 
@@ -222,8 +222,8 @@ def _arm_labels(grid: Grid, arm: int) -> dict[str, Any]:
 def net(cell: Cell, clusters: Int[np.ndarray, "sample"]) -> Estimate | None:
     """The effect of a cell, with its interval; None where no sample is eligible.
 
-    Of hits, Bonett and Price's interval of a difference of paired shares (``stats.paired_difference``); of
-    ``logit_difference`` a ratio of means, linearised; else a mean difference.
+    Bonett and Price's interval of paired shares, and of scores between -1 and 1
+    (``stats.score_difference``); of ``logit_difference`` a ratio of means, linearised.
     """
     rows = cell.eligible
     before, after, shape = cell.before[rows], cell.after[rows], clusters[rows]
@@ -233,9 +233,7 @@ def net(cell: Cell, clusters: Int[np.ndarray, "sample"]) -> Estimate | None:
             return None
         ratio = moved.mean() / full.mean()
         return clustered_mean(ratio + (moved - ratio * full) / full.mean(), shape)
-    if cell.shares:
-        return paired_difference(after.astype(bool), before.astype(bool), shape)
-    return paired_difference(after, before, shape)
+    return score_difference(after - before, shape)
 
 
 def effect_table(

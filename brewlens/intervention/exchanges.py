@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace as replaced
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from brewlens.intervention.edits import (
 )
 from brewlens.intervention.grid import Arm
 from brewlens.intervention.subspaces import random_subspace
+from brewlens.lifecycle.landmarks import NEVER
 
 if TYPE_CHECKING:
     from brewlens.intervention.stretches import Cases
@@ -37,6 +40,9 @@ def exchanges(
 ) -> list[Arm]:
     """The arms: four edits with four controls each, beside the no-op that every grid has.
 
+    A donor with the same answer is one in which it is available, at the layers where it is. The arms are for
+    a grid of all layers.
+
     Args:
         cases: The samples and their twins.
         subspaces: ``probe_subspace`` and ``learned_subspace`` of these samples, as far as there are.
@@ -44,7 +50,7 @@ def exchanges(
         seed: Of donors, random subspaces and noise.
     """
     samples = cases.samples
-    same = same_answer(samples.own, samples.targets, samples.families, seed)
+    same = _where_available(cases, same_answer(samples.own, samples.targets, samples.families, seed))
     other = shuffled(samples.own, samples.targets, samples.families, seed)
     apart = {name: random_subspace(subspace, seed) for name, subspace in subspaces.items()}
     edits = {WHOLE: replace(), **{name: swap_subspace(found) for name, found in subspaces.items()}}
@@ -56,6 +62,13 @@ def exchanges(
     if means is not None and PROBE in subspaces:
         arms += _erasure(subspaces[PROBE], apart[PROBE], means, same, other, seed)
     return arms
+
+
+def _where_available(cases: Cases, donor: Donor) -> Donor:
+    """The donor, where its answer is available; elsewhere its state is one of another kind."""
+    there = torch.from_numpy(cases.available)[donor.rows.clamp_min(0)]
+    layers = torch.arange(there.shape[1]).expand(there.shape)
+    return replaced(donor, source=torch.where(there, layers, NEVER))
 
 
 def _exchange(

@@ -58,6 +58,13 @@ if TYPE_CHECKING:
 FAILURES = ("overprocessed", "misresolved", "unresolved")
 NO_EDIT = "no edit"
 NOISE, ANOTHER_ANSWER = "noise", "another_answer"
+COLUMNS = (
+    *("outcome", "policy", "oracle", "source", "layer", "mode", "chosen_by", "candidates", "every"),
+    *("n_fail", "n_shapes", "chosen_on", "repaired", "repaired_low", "repaired_high"),
+    *("placebo", "placebo_repaired", "placebo_low", "placebo_high", "cosine", "change"),
+    *("n_resolved", "broken", "broken_low", "broken_high"),
+    *("n_all", "net_accuracy", "low", "high", "detectable"),
+)
 _LAYERS = 12  # that candidates are made of, about, where ``every`` is not given
 
 
@@ -92,9 +99,9 @@ def rescue(
         outcome, policy (text; that of both halves where they differ), oracle, source, layer, mode (missing
         where the halves differ or nothing is edited), chosen_by (``repaired`` or ``net_accuracy``),
         candidates (how many were compared), every, n_fail, n_shapes, chosen_on, repaired, repaired_low,
-        repaired_high, placebo_repaired, placebo_low, placebo_high, cosine and change (mean dose over the
-        failures), n_resolved, broken, broken_low, broken_high, n_all, net_accuracy, low, high, detectable.
-        Intervals are 95 %, clustered by shape.
+        repaired_high, placebo, placebo_repaired, placebo_low, placebo_high, cosine and change (mean dose over
+        the failures), n_resolved, broken, broken_low, broken_high, n_all, net_accuracy, low, high,
+        detectable. Intervals are 95 %, clustered by shape.
 
     Raises:
         ValueError: If there are fewer than two shapes, ``every`` is below 1, or the trace is of another
@@ -118,8 +125,8 @@ def rescue(
     luck = Luck(for_other_answers(trace, [everyone.space.classes[k] for k in labels]), labels, seed)
     held_out = _measure(model, everyone, found, chosen, half, luck, progress)
     records = [_row(choice, everyone, out, least) for choice, out in zip(chosen, held_out, strict=True)]
-    table = pd.DataFrame([{**record, "every": every} for record in records if record is not None])
-    return table.astype({"layer": "Int64"}) if len(table) else table
+    found_rows = [{**record, "every": every} for record in records if record is not None]
+    return pd.DataFrame(found_rows, columns=list(COLUMNS)).astype({"layer": "Int64"})
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,8 @@ class Cases:
         start: ``[sample]`` first layer of the stretch.
         end: ``[sample]`` first layer behind it; the number of layers where the answer never becomes ready.
         donor: The twins.
-        brewed: ``[sample, layer]`` where the twin's answer is available, by the probe that reads the sample.
+        available: ``[sample, layer]`` where the sample's own answer is available, by its out-of-fold probe.
+        brewed: ``[sample, layer]`` where the twin's answer is available, by the same probe.
         expected: ``[sample, class]`` how likely each class is to be a twin's answer: its share among the
             twins of the family's other items with this answer.
     """
@@ -75,6 +76,7 @@ class Cases:
     start: Int[np.ndarray, "sample"]
     end: Int[np.ndarray, "sample"]
     donor: Donor
+    available: Bool[np.ndarray, "sample layer"]
     brewed: Bool[np.ndarray, "sample layer"]
     expected: Float[np.ndarray, "sample class"]
 
@@ -138,8 +140,9 @@ def find_cases(
         )
     samples = gather(model, trace, rows, trace.lifecycle.outcome, space=space, progress=progress)
     donor = counterfactual(model, samples.items, samples.space, progress=progress)
-    brewed = _brewed(trace.probes, samples, donor)
-    return Cases(samples, start[rows], end[rows], donor, brewed, _expected(trace, samples, donor))
+    available = trace.readouts["probe"].correct(trace.items.answers)[rows]
+    brewed, expected = _brewed(trace.probes, samples, donor), _expected(trace, samples, donor)
+    return Cases(samples, start[rows], end[rows], donor, available, brewed, expected)
 
 
 def _brewed(probes: Probes, samples: Samples, donor: Donor) -> Bool[np.ndarray, "sample layer"]:

@@ -4,7 +4,8 @@
 they were) more than without the edit, by a p-value that is adjusted over all verdicts (Benjamini and Hochberg
 1995), and more than with each of the edit's controls (the paired difference's 95 % interval lies above zero:
 an intersection-union test, which needs no further correction). *Not used*: the interval of the effect lies
-below the margin, and the dose is not nil. *Cannot tell*: neither.
+below the margin, that of the normalised logit difference does too (an effect that later layers overwrite
+shows there and not in the output), and the dose is not nil. *Cannot tell*: neither.
 
 The layer from which it is used is the first one at which the effect is found, p-values adjusted over the
 layers of the group; ``used_from_low`` is the first at which an effect of the margin is not excluded.
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from brewlens.intervention.effects import FOLLOWS, UNCHANGED, Cell, Scores, cell_over
+from brewlens.intervention.effects import FOLLOWS, LOGIT_DIFFERENCE, UNCHANGED, Cell, Scores, cell_over
 from brewlens.intervention.grid import Grid
-from brewlens.stats import benjamini_hochberg, paired_difference
+from brewlens.stats import benjamini_hochberg, score_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 USED, NOT_USED, CANNOT_TELL = "used", "not used", "cannot tell"
 VERDICTS = (USED, NOT_USED, CANNOT_TELL)
 ALPHA = 0.05
+COLUMNS = (
+    *("family", "outcome", "edit", "measure", "n", "n_shapes", "net", "low", "high", "p", "p_adjusted"),
+    *("placebo", "placebo_net", "placebo_low", "placebo_high", "beyond", "beyond_low", "beyond_high"),
+    *("used_from", "used_from_low", "used_from_fpcl", "used_from_fjc", "cosine", "nil", "margin", "verdict"),
+)
 ERASE = "erase"
 STRETCH = "stretch"
 _TAKEN = ("n", "n_shapes", "net", "low", "high", "p", "cosine", "nil")
@@ -72,10 +78,10 @@ def verdicts(
         margin: An effect that is certainly smaller counts as none.
 
     Returns:
-        family, outcome, edit, measure, n, n_shapes, net, low, high, p, p_adjusted; the strongest control with
-        its effect (placebo, placebo_net, placebo_low, placebo_high) and what the edit does beyond it (beyond,
-        beyond_low, beyond_high); used_from (layer), used_from_low, used_from_fpcl and used_from_fjc (layers
-        relative to these); cosine, nil, margin, verdict.
+        The columns ``COLUMNS``: the effect; the strongest control, its effect (placebo_net, with interval)
+        and what the edit does beyond it (paired, with interval); the layers from which the answer is used, in
+        ``used_from_fpcl`` and ``used_from_fjc`` relative to the start and the end of the stretch; dose,
+        margin and verdict.
     """
     import pandas as pd
 
@@ -85,16 +91,16 @@ def verdicts(
         for arm in _treatments(stretch.grid)
         if (record := _judged(stretch, group, arm, effects, margin)) is not None
     ]
+    if not records:
+        return pd.DataFrame(columns=list(COLUMNS))
     table = pd.DataFrame(records)
-    if not len(table):
-        return pd.DataFrame(columns=["family", "outcome", "edit", "n", "verdict"])
     table["p_adjusted"] = benjamini_hochberg(table["p"].to_numpy())
     shown = (table["p_adjusted"] < ALPHA) & table.pop("beyond_all")
     excluded = table.pop("excluded") & ~table["nil"]
     table["verdict"] = np.select([shown, excluded], [USED, NOT_USED], CANNOT_TELL)
     for name in ("used_from", "used_from_low", "used_from_fpcl", "used_from_fjc"):
         table[name] = table[name].astype("Int64").where(table["verdict"] == USED)
-    return table
+    return table.reindex(columns=COLUMNS)
 
 
 def measure_of(edit: str) -> str:
@@ -120,11 +126,10 @@ def _judged(
     measure = measure_of(treatment.edit)
     sign = -1 if measure == UNCHANGED else 1
     here: Any = effects[
-        (effects["family"] == family)
-        & (effects["outcome"] == outcome)
-        & (effects["edit"] == treatment.edit)
-        & (effects["measure"] == measure)
+        (effects["family"] == family) & (effects["outcome"] == outcome) & (effects["edit"] == treatment.edit)
     ]
+    inside = here[(here["aligned"] == STRETCH) & (here["measure"] == LOGIT_DIFFERENCE)].set_index("donor")
+    here = here[here["measure"] == measure]
     whole = here[here["aligned"] == STRETCH].set_index("donor")
     if treatment.donor not in whole.index:
         return None
@@ -134,7 +139,7 @@ def _judged(
         other = stretch.means(grid.index(treatment.edit, donor), measure, rows)
         both = own.eligible & other.eligible
         moved, theirs = (sign * (cell.after - cell.before)[both] for cell in (own, other))
-        beyond[donor] = paired_difference(moved, theirs, stretch.shapes[both])
+        beyond[donor] = score_difference(moved - theirs, stretch.shapes[both])
     at = here[here["donor"] == treatment.donor]
     depth = at[at["aligned"] == "layer"]
     record = {
@@ -151,7 +156,11 @@ def _judged(
         "beyond_all": bool(beyond)
         and sign * found["net"] > 0
         and all(b is not None and b.low > 0 for b in beyond.values()),
-        "excluded": bool((found["high"] if sign > 0 else -found["low"]) < margin),
+        "excluded": bool(
+            (found["high"] if sign > 0 else -found["low"]) < margin
+            and treatment.donor in inside.index
+            and inside.loc[treatment.donor, "high"] < margin
+        ),
     }
     if not len(placebos):
         return record

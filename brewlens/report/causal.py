@@ -22,31 +22,31 @@ ALPHA = 0.05
 EXPERIMENTS = {
     "fjc_patching": (
         "Patching around the FJC",
-        "right",
         "The state of a layer around the FJC is written at the same layer of another prompt: a question "
-        "without a program, or the counterfactual twin’s. The share of outputs that are the sample’s right "
-        "answer.",
+        "without a program, or the counterfactual twin’s. An output is right that is the sample’s answer.",
     ),
     "layer_skipping": (
         "Layer skipping",
-        "right",
-        "The sample’s own state at its FJC is written at a later layer of its own prompt. The share of right "
-        "outputs: rescued among the overprocessed, harmed among the resolved.",
+        "The sample’s own state at its FJC is written at a later layer of its own prompt: rescued among the "
+        "overprocessed, harmed among the resolved.",
     ),
     "reinjection": (
         "Re-injection",
-        "right",
-        "The sample’s own state at its FPCL is written at one of the last layers. The share of right "
-        "outputs.",
+        "The sample’s own state at its FPCL is written at one of the last layers of its own prompt.",
     ),
     "transplant": (
         "Transplant",
-        "follows",
         "What an MLP adds in a loop program is put in its place in the exact unrolled twin, and the other "
-        "way round. The share of outputs that follow the donor, where the two are answered differently.",
+        "way round.",
     ),
 }
-"""Title, measure that is shown, and what is done, of the experiments beside causal use."""
+"""Title and what is done, of the experiments beside causal use."""
+_COUNTED = {
+    "right": "right outputs",
+    "follows": "outputs that follow the donor, beyond chance",
+    "unchanged": "outputs that stay as they are",
+    "logit_difference": "move of the logits, 0 as without edit, 1 as the donor",
+}
 _FIGURES = {
     "causal_use_availability": "Exchange with the counterfactual twin, all families, by layer relative to "
     "the one from which on the answer is available (the first layer of the brewing stretch).",
@@ -133,13 +133,19 @@ def _shown(figures: Mapping[str, object]) -> list[tuple[str, str]]:
 
 def _experiments(effects: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for name, rows in effects[effects["experiment"] != EXPERIMENT].groupby("experiment", sort=False):
-        title, measure, text = EXPERIMENTS.get(name, (name.replace("_", " ").capitalize(), "", ""))
-        present = list(dict.fromkeys(rows["measure"]))
-        rows = rows[rows["measure"] == (measure if measure in present else present[0])]
+        title, text = EXPERIMENTS.get(name, (name.replace("_", " ").capitalize(), ""))
+        measures = list(dict.fromkeys(rows["measure"]))
+        measure = "right" if "right" in measures else measures[0]
+        rows = rows[rows["measure"] == measure]
         if OVERALL in set(rows["family"]):
             rows = rows[rows["family"] == OVERALL]
-        donors = rows.loc[~rows["control"], "donor"].nunique()
-        yield {"title": title, "text": text, "donors": donors, "rows": _beside_placebos(rows)}
+        yield {
+            "title": title,
+            "text": text,
+            "counted": _COUNTED[measure],
+            "donors": rows.loc[~rows["control"], "donor"].nunique(),
+            "rows": _beside_placebos(rows),
+        }
 
 
 _CELL = ("family", "outcome", "edit", "site", "aligned", "at")

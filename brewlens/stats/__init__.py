@@ -7,7 +7,7 @@ Samples of one shape are one program with other literals, not independent: they 
 from brewlens.stats.components import two_way
 from brewlens.stats.means import Between, Estimate, between, bounded_mean, clustered_mean, mean_interval
 from brewlens.stats.multiplicity import benjamini_hochberg, detectable, detectable_shares
-from brewlens.stats.paired import mcnemar, paired_difference, sign_flip, sign_flips
+from brewlens.stats.paired import mcnemar, paired_difference, score_difference, sign_flip, sign_flips
 from brewlens.stats.resampling import Bootstrap, hierarchical_bootstrap
 from brewlens.stats.shares import ClusteredShare, Share, clustered_share, share
 from brewlens.stats.trends import trend
@@ -29,6 +29,7 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "paired_difference",
+    "score_difference",
     "share",
     "sign_flip",
     "sign_flips",

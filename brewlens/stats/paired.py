@@ -39,21 +39,45 @@ def paired_difference(
         ValueError: If the two are not of one length, or only one is boolean.
     """
     a, b = _pair(a, b)
-    plain = clustered_mean(np.subtract(a, b, dtype=np.float64), clusters, level)
-    if plain is None or plain.clusters == 1 or a.dtype != bool:
+    differences = np.subtract(a, b, dtype=np.float64)
+    if a.dtype == bool:
+        return score_difference(differences, clusters, level)
+    return clustered_mean(differences, clusters, level)
+
+
+def score_difference(
+    differences: Float[np.ndarray, "sample"], clusters: Labels | None = None, level: float = 0.95
+) -> Estimate | None:
+    """Mean of paired differences of shares or scores, most of them 0; None where there is no sample.
+
+    The interval of Bonett and Price for differences of -1, 0 and 1 (see :func:`paired_difference`), and the
+    same for those between: one sample more with a difference of 1, and one with -1, so that it does not
+    shrink to a point where nothing differs. It ends at -1 and 1.
+
+    Args:
+        differences: One per sample.
+        clusters: Cluster of each sample; None for independent samples.
+        level: Confidence.
+
+    Raises:
+        ValueError: If there is not one label per sample.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    plain = clustered_mean(differences, clusters, level)
+    if plain is None or plain.clusters == 1:
         return plain
-    n, up, down = plain.n, int((a & ~b).sum()), int((b & ~a).sum())
-    spread = (up + down) / n - ((up - down) / n) ** 2
+    n = plain.n
+    square = float((differences**2).mean())
+    spread = square - plain.value**2
     if plain.clusters == n:
         size = float(n)
-    elif spread == 0:
+    elif spread <= 1e-12 * square or square == 0:
         size = kish_size(cluster_codes(clusters, n))
     else:
         effect = plain.se**2 / (spread / (n - 1))
         size = effective_size(n / max(1.0, effect), n, plain.df, level)
-    more, less = ((count / n * size + 1) / (size + 2) for count in (up, down))
-    centre = more - less
-    se = float(np.sqrt((more + less - centre**2) / (size + 2)))
+    centre = plain.value * size / (size + 2)
+    se = float(np.sqrt(((square * size + 2) / (size + 2) - centre**2) / (size + 2)))
     half = float(norm.ppf((1 + level) / 2)) * se
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Estimate(plain.value, low, high, se, np.inf, n, plain.clusters, level, centre)

@@ -122,7 +122,16 @@ class _Run:
         trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
         self._stage("analysis", key_of("analysis", decode_key), lambda: self._analyse(trace))
         trace = with_analysis(trace, store.folder, store.manifest)
-        subject = Subject(*(model, trace, space, self.plan.intervention_n, self.plan.seed, self.progress))
+        subject = Subject(
+            *(
+                model,
+                trace,
+                space,
+                int(store.manifest["plan"]["intervention_n"]),
+                self.plan.seed,
+                self.progress,
+            )
+        )
         made = intervene(subject, self.plan.interventions, decode_key, store, self._stage)
         trace = with_analysis(trace, store.folder, store.manifest)
         self._stage("tables", key_of("tables", decode_key, made), lambda: self._write_tables(trace))
@@ -285,7 +294,7 @@ def run(
     model = model or load_planned(plan)
     log.info("%r; %s", model, model.check)
     store.note(
-        plan=plan.stated(),
+        plan=_stated(plan, store),
         model={
             "name": model.name,
             "revision": model.revision,
@@ -301,6 +310,15 @@ def run(
         seeds={"items": plan.seed, "folds": plan.seed},
     )
     return _Run(plan, model, store, progress).execute()
+
+
+def _stated(plan: Plan, store: Store) -> dict[str, object]:
+    """The plan, with the experiments that the folder has where it asks for none."""
+    asked = plan.stated()
+    if plan.interventions:
+        return asked
+    there = store.manifest["plan"]
+    return {**asked, **{name: there.get(name, asked[name]) for name in ("interventions", "intervention_n")}}
 
 
 def load_planned(plan: Plan) -> HookedModel:

@@ -52,6 +52,11 @@ def lines_of(ax):
     return {line.get_gid(): line for line in ax.get_lines() if line.get_gid()}
 
 
+def points_of(line):
+    """x -> y of a line, without its gaps."""
+    return {x: y for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True) if y == y}
+
+
 def corners(ax, gid):
     """x -> (lowest, highest) corner of a band."""
     (band,) = [c for c in ax.collections if c.get_gid() == gid]
@@ -80,13 +85,11 @@ def test_the_line_is_the_treatment_and_its_band_the_interval(trace):
     few = {row["at"]: row["net"] for row in rows if row["n"] < FEW}
     assert enough and few
     line = drawn["effect-counterfactual"]
-    assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == {
-        at: row["net"] for at, row in enough.items()
-    }
+    assert points_of(line) == {at: row["net"] for at, row in enough.items()}
     for at, row in enough.items():
         assert band[at] == pytest.approx((row["low"], row["high"]))
     hollow = drawn["few-counterfactual"]
-    assert dict(zip(hollow.get_xdata(), hollow.get_ydata(), strict=True)) == few
+    assert points_of(hollow) == few
     assert hollow.get_markerfacecolor() == style.PAPER and hollow.get_linestyle() == "None"
     assert ax.get_title(loc="right") == f"n = {min(r['n'] for r in rows)}–{max(r['n'] for r in rows)}"
 
@@ -105,8 +108,7 @@ def test_the_grey_band_spans_the_intervals_of_all_placebos(trace):
     drawn = lines_of(ax)
     for donor in PLACEBOS:
         points = {row["at"]: row["net"] for row in rows if row["donor"] == donor}
-        line = drawn[f"placebo-{donor}"]
-        assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == points
+        assert points_of(drawn[f"placebo-{donor}"]) == points
 
 
 def test_a_planted_effect_leaves_the_placebos_and_none_stays_among_them(trace):
@@ -117,12 +119,29 @@ def test_a_planted_effect_leaves_the_placebos_and_none_stays_among_them(trace):
         assert (treated["low"].item() > placebos["net"].max()) == there
 
 
+def test_a_line_does_not_lead_across_a_layer_that_is_missing(trace):
+    effects = trace.tables["effects"]
+    gap = replace(trace, tables={**trace.tables, "effects": effects[(effects["at"] != 1).fillna(True)]})
+    ax = plot_causal_use(gap, family="loop", ax=Figure().add_subplot())
+    line = lines_of(ax)["effect-counterfactual"]
+    at = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    assert np.isnan(at[1]) and np.isfinite([at[0], at[2]]).all()
+    assert 1 not in corners(ax, "interval-counterfactual")
+
+
+def test_families_stand_in_the_order_of_the_run(trace):
+    effects = trace.tables["effects"]
+    late = effects[~((effects["family"] == "computing") & (effects["at"] < 0).fillna(False))]
+    table = causal_use_table(replace(trace, tables={**trace.tables, "effects": late}), edit="whole")
+    assert list(dict.fromkeys(table["family"])) == ["computing", "loop", "overall"]
+    assert all(rows["at"].is_monotonic_increasing for _, rows in table.groupby("family"))
+
+
 def test_cells_without_a_dose_are_crossed(trace):
     rows = cells(trace, family="loop", edit="probe_subspace", donor="counterfactual", **LABELS)
     nil = {row["at"]: row["net"] for row in rows if row["nil"]}
     ax = plot_causal_use(trace, family="loop", edit="probe_subspace", ax=Figure().add_subplot())
-    cross = lines_of(ax)["nil"]
-    assert nil and dict(zip(cross.get_xdata(), cross.get_ydata(), strict=True)) == nil
+    assert nil and points_of(lines_of(ax)["nil"]) == nil
     assert any("as good as no edit" in text.get_text() for text in ax.get_legend().get_texts())
     whole = plot_causal_use(trace, family="loop", edit="whole", ax=Figure().add_subplot())
     assert not len(lines_of(whole)["nil"].get_xdata())

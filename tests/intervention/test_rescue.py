@@ -11,7 +11,7 @@ from brewlens.intervention.anchors import anchors
 from brewlens.intervention.contest import Contest, halves
 from brewlens.intervention.edits import blend, noise, replace
 from brewlens.intervention.policies import Applied, Policy, apply, candidates
-from brewlens.intervention.rescue import NO_EDIT, rescue
+from brewlens.intervention.rescue import COLUMNS, NO_EDIT, rescue
 from brewlens.intervention.samples import gather
 from brewlens.planted import draw_truth
 
@@ -179,6 +179,8 @@ class TestPlanted:
         table = rescue(model, trace.select(never), least=1, progress=False)
         assert set(table.policy) == {NO_EDIT} and table.layer.isna().all()
         assert (table.net_accuracy == 0).all() and np.isnan(table.broken).all()
+        none = rescue(model, trace.select(never), least=1000, progress=False)
+        assert none.empty and tuple(none.columns) == COLUMNS
 
     def test_the_weights_are_those_of_the_samples(self, table):
         assert set(table.n_all) == {80} and set(table.every) == {1}

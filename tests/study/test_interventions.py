@@ -29,7 +29,7 @@ def model():
 
 
 def plan_of(**options):
-    return make_plan(families=FAMILIES, n=54, near_ood=0, prompts="own", intervention_n=20, **options)
+    return make_plan(families=FAMILIES, n=108, near_ood=0, prompts="own", intervention_n=30, **options)
 
 
 @pytest.fixture(scope="module")
