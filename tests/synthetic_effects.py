@@ -155,7 +155,8 @@ def verdict_rows(names: Sequence[str], size: dict[str, int]) -> pd.DataFrame:
                 **{"placebo_low": placebo_low, "placebo_high": placebo_high, "beyond": effect - 0.01},
                 **{"beyond_low": effect - 0.01 - half, "beyond_high": effect - 0.01 + half},
                 **{f"used_from{end}": at if used else pd.NA for end, at in starts.items()},
-                **{"cosine": 0.6, "nil": False, "margin": MARGIN},
+                **{"logit_difference": effect, "logit_low": effect - half, "logit_high": effect + half},
+                **{"cosine": 0.6, "nil": False, "margin": MARGIN, "logit_margin": 0.25},
                 "verdict": "used" if used else "not used" if effect + half < MARGIN else "cannot tell",
             }
         )

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from brewlens.model import HookedModel
     from brewlens.results import Trace
 
-MARGIN = 0.1
+MARGIN, LOGIT_MARGIN = 0.1, 0.25
 _REACH = 6  # layers on either side of a landmark that are tabled
 
 
@@ -94,6 +94,7 @@ def causal_use(
     landmarks: Landmarks = "onsets",
     learned: bool = True,
     margin: float = MARGIN,
+    logit_margin: float = LOGIT_MARGIN,
     least: int = measured.LEAST,
     seed: int = 0,
     progress: bool = True,
@@ -107,7 +108,8 @@ def causal_use(
         n: Most samples per family, drawn at random; all by default.
         landmarks: What brewing stretches are taken from: ``onsets`` or the paper's ``first_hits``.
         learned: Learn a subspace too; answers of several tokens have none.
-        margin: An effect that is certainly below it, as a share of outputs, counts as not used.
+        margin: A share of outputs; what is certainly below it, and below ``logit_margin`` too, is not used.
+        logit_margin: A share of the logit difference between the sample and its twin.
         least: Fewest samples of a row of the tables.
         seed: Of all that is drawn.
         progress: Show progress bars.
@@ -129,7 +131,7 @@ def causal_use(
     arms = exchanges(cases, subspaces, means, seed)
     prompts = samples.items.prompts
     grid = run_grid(model, prompts, samples.own, arms, samples.space, progress=progress)
-    return judge(cases, grid, found, margin=margin, least=least, seed=seed)
+    return judge(cases, grid, found, margin=margin, logit_margin=logit_margin, least=least, seed=seed)
 
 
 def judge(
@@ -138,6 +140,7 @@ def judge(
     learned: Learned | None = None,
     *,
     margin: float = MARGIN,
+    logit_margin: float = LOGIT_MARGIN,
     least: int = measured.LEAST,
     seed: int = 0,
 ) -> CausalUse:
@@ -147,7 +150,8 @@ def judge(
         cases: The samples.
         grid: Arms of :func:`brewlens.intervention.exchanges.exchanges` at all layers.
         learned: The learned subspace behind it, if there is one.
-        margin: As in :func:`causal_use`, like the rest.
+        margin: As in :func:`causal_use`, like the next.
+        logit_margin: Of the logit difference.
         least: Fewest samples of a row.
         seed: Of the sign flips.
     """
@@ -156,7 +160,7 @@ def judge(
     cells = list(_cells(cases, grid, scores, groups))
     table = effect_table(cells, cases.samples.shapes, "causal_use", least=least, seed=seed)
     stretch = Stretch(grid, scores, cases.inside(grid), cases.samples.shapes)
-    said = verdicts(stretch, groups, table, margin=margin)
+    said = verdicts(stretch, groups, table, margin=margin, logit_margin=logit_margin)
     return CausalUse(cases, grid, table, said, learned)
 
 

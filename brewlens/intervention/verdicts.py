@@ -4,8 +4,8 @@
 they were) more than without the edit, by a p-value that is adjusted over all verdicts (Benjamini and Hochberg
 1995), and more than with each of the edit's controls (the paired difference's 95 % interval lies above zero:
 an intersection-union test, which needs no further correction). *Not used*: the interval of the effect lies
-below the margin, that of the normalised logit difference does too (an effect that later layers overwrite
-shows there and not in the output), and the dose is not nil. *Cannot tell*: neither.
+below the margin, that of the normalised logit difference below its own (an effect that later layers
+overwrite shows there and not in the output), and the dose is not nil. *Cannot tell*: neither.
 
 The layer from which it is used is the first one at which the effect is found, p-values adjusted over the
 layers of the group; ``used_from_low`` is the first at which an effect of the margin is not excluded.
@@ -33,10 +33,13 @@ ALPHA = 0.05
 COLUMNS = (
     *("family", "outcome", "edit", "measure", "n", "n_shapes", "net", "low", "high", "p", "p_adjusted"),
     *("placebo", "placebo_net", "placebo_low", "placebo_high", "beyond", "beyond_low", "beyond_high"),
-    *("used_from", "used_from_low", "used_from_fpcl", "used_from_fjc", "cosine", "nil", "margin", "verdict"),
+    *("logit_difference", "logit_low", "logit_high"),
+    *("used_from", "used_from_low", "used_from_fpcl", "used_from_fjc", "cosine", "nil"),
+    *("margin", "logit_margin", "verdict"),
 )
 ERASE = "erase"
 STRETCH = "stretch"
+_LOGITS = {"logit_difference": "net", "logit_low": "low", "logit_high": "high"}
 _TAKEN = ("n", "n_shapes", "net", "low", "high", "p", "cosine", "nil")
 Group = tuple[str, str, Bool[np.ndarray, "sample"]]
 
@@ -68,6 +71,7 @@ def verdicts(
     effects: pd.DataFrame,
     *,
     margin: float,
+    logit_margin: float,
 ) -> pd.DataFrame:
     """One row per group and edit that has enough samples.
 
@@ -75,7 +79,8 @@ def verdicts(
         stretch: What was measured.
         groups: Family, outcome, and their samples.
         effects: The effects of the same grid and groups.
-        margin: An effect that is certainly smaller counts as none.
+        margin: A share of outputs; what is certainly below it, and below ``logit_margin`` too, is not used.
+        logit_margin: A share of the logit difference between the sample and its twin.
 
     Returns:
         The columns ``COLUMNS``: the effect; the strongest control, its effect (placebo_net, with interval)
@@ -89,7 +94,7 @@ def verdicts(
         record
         for group in groups
         for arm in _treatments(stretch.grid)
-        if (record := _judged(stretch, group, arm, effects, margin)) is not None
+        if (record := _judged(stretch, group, arm, effects, margin, logit_margin)) is not None
     ]
     if not records:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -97,7 +102,7 @@ def verdicts(
     table["p_adjusted"] = benjamini_hochberg(table["p"].to_numpy())
     shown = (table["p_adjusted"] < ALPHA) & table.pop("beyond_all")
     excluded = table.pop("excluded") & ~table["nil"]
-    table["verdict"] = np.select([shown, excluded], [USED, NOT_USED], CANNOT_TELL)
+    table["verdict"] = np.select([excluded, shown], [NOT_USED, USED], CANNOT_TELL)
     for name in ("used_from", "used_from_low", "used_from_fpcl", "used_from_fjc"):
         table[name] = table[name].astype("Int64").where(table["verdict"] == USED)
     return table.reindex(columns=COLUMNS)
@@ -118,7 +123,12 @@ def _treatments(grid: Grid) -> list[int]:
 
 
 def _judged(
-    stretch: Stretch, group: Group, arm: int, effects: pd.DataFrame, margin: float
+    stretch: Stretch,
+    group: Group,
+    arm: int,
+    effects: pd.DataFrame,
+    margin: float,
+    logit_margin: float,
 ) -> dict[str, Any] | None:
     family, outcome, rows = group
     grid = stretch.grid
@@ -133,6 +143,8 @@ def _judged(
     whole = here[here["aligned"] == STRETCH].set_index("donor")
     if treatment.donor not in whole.index:
         return None
+    nothing = dict.fromkeys(_LOGITS.values(), np.nan)
+    logits = inside.loc[treatment.donor] if treatment.donor in inside.index else nothing
     found, own = whole.loc[treatment.donor], stretch.means(arm, measure, rows)
     placebos, beyond = whole[whole["control"].astype(bool)], {}
     for donor in placebos.index:
@@ -156,10 +168,10 @@ def _judged(
         "beyond_all": bool(beyond)
         and sign * found["net"] > 0
         and all(b is not None and b.low > 0 for b in beyond.values()),
+        "logit_margin": logit_margin,
+        **{name: logits[of] for name, of in _LOGITS.items()},
         "excluded": bool(
-            (found["high"] if sign > 0 else -found["low"]) < margin
-            and treatment.donor in inside.index
-            and inside.loc[treatment.donor, "high"] < margin
+            (found["high"] if sign > 0 else -found["low"]) < margin and logits["high"] < logit_margin
         ),
     }
     if not len(placebos):

@@ -94,11 +94,15 @@ def verdict_sentence(row: Mapping[str, Any]) -> str:
         start = "" if row["used_from"] is None else f", from layer {row['used_from']} on"
         return f"used{start} ({'; '.join(part for part in (effect, placebo, n) if part)})"
     if row["verdict"] == "not used":
-        return f"not used: at most {_number(max(0.0, row['high']))} {reading} ({n})"
+        logits = f"{_number(max(0.0, row['logit_high']))} of the logit difference"
+        return f"not used: at most {_number(max(0.0, row['high']))} {reading}, and {logits} ({n})"
     if row["nil"]:
         reason = f"as good as no edit (cosine {row['cosine']:.3f})"
     elif placebo and row["net"] > 0 and row["p_adjusted"] is not None and row["p_adjusted"] < ALPHA:
-        reason = f"{effect}, but a placebo does as much ({placebo})"
+        reason = f"{effect}, but not more than with every placebo ({placebo})"
+    elif row["high"] is not None and row["high"] < row["margin"]:
+        logits = _estimate(row["logit_difference"], row["logit_low"], row["logit_high"])
+        reason = f"{effect}, but the logits move by {logits} of the difference"
     else:
         reason = effect
     return f"cannot tell: {reason} ({n})"

@@ -73,6 +73,10 @@ ROW = {
     "placebo_low": -0.013,
     "placebo_high": 0.034,
     "used_from": 3,
+    "logit_difference": 0.45,
+    "logit_low": 0.4,
+    "logit_high": 0.5,
+    "margin": 0.1,
     "nil": False,
     "cosine": 0.4,
     "verdict": "used",
@@ -93,19 +97,24 @@ ROW = {
         ),
         (
             {"verdict": "not used", "net": -0.001, "low": -0.04, "high": 0.042},
-            "not used: at most 0.04 of outputs follow the twin (n = 540)",
+            "not used: at most 0.04 of outputs follow the twin, and 0.50 of the logit difference (n = 540)",
         ),
         (
             {"verdict": "not used", "net": -0.05, "low": -0.09, "high": -0.01},
-            "not used: at most 0.00 of outputs follow the twin (n = 540)",
+            "not used: at most 0.00 of outputs follow the twin, and 0.50 of the logit difference (n = 540)",
         ),
         (
             {"verdict": "cannot tell", "net": -0.004, "low": -0.1, "p_adjusted": 0.4, "n": 12},
             "cannot tell: 0.00 [−0.10, 0.47] of outputs follow the twin (n = 12)",
         ),
         (
+            {"verdict": "cannot tell", "net": 0.0, "low": -0.02, "high": 0.02, "p_adjusted": 0.9},
+            "cannot tell: 0.00 [−0.02, 0.02] of outputs follow the twin, but the logits move by 0.45 "
+            "[0.40, 0.50] of the difference (n = 540)",
+        ),
+        (
             {"verdict": "cannot tell", "placebo_net": 0.39, "placebo_low": 0.3, "placebo_high": 0.5},
-            "cannot tell: 0.41 [0.35, 0.47] of outputs follow the twin, but a placebo does as much "
+            "cannot tell: 0.41 [0.35, 0.47] of outputs follow the twin, but not more than with every placebo "
             "(strongest placebo 0.39 [0.30, 0.50]) (n = 540)",
         ),
         (
@@ -177,30 +186,29 @@ def test_the_published_experiments_stand_beside_their_own_placebos(trace, run):
                 where += f" {'+' if row.at > 0 else '−'} {abs(row.at)}"
             cells = rows[f"{where}, {row.edit.replace('_', ' ')}all samples"]
             assert cells[0] == f"{row.n}{row.n_shapes} shapes"
-            assert (cells[1], cells[2]) == (f"{row.before:.2f}", f"{row.after:.2f}")
-            assert cells[3].startswith(f"{round(row.net, 3) + 0.0:.3f}")
+            assert cells[1] == f"{row.before:.2f}{row.after:.2f}"
+            assert cells[2].startswith(f"{round(row.net, 3) + 0.0:.3f}")
             beside = found[found["control"] & (found["at"] == row.at) & (found["edit"] == row.edit)]
             assert len(beside) >= 2
             for placebo in beside.itertuples():
-                assert f"{placebo.donor.replace('_', ' ')} {round(placebo.net, 2) + 0.0:.2f} [" in cells[6]
+                assert f"{placebo.donor.replace('_', ' ')} {round(placebo.net, 2) + 0.0:.2f} [" in cells[5]
 
 
 def test_an_edit_without_a_dose_is_told(trace, run):
     _, rows = table_of(run[1], "The sample’s own state at its FPCL")
-    nil = {head for head, cells in rows.items() if "as good as no edit" in cells[5]}
+    nil = {head for head, cells in rows.items() if "as good as no edit" in cells[4]}
     assert nil and nil == {head for head in rows if "blend 0.3" in head}
-    assert all(cells[6].count("no dose") == 3 for head, cells in rows.items() if head in nil)
+    assert all(cells[5].count("no dose") == 3 for head, cells in rows.items() if head in nil)
 
 
 def test_rescues_say_what_they_repair_break_and_need(trace, run):
     _, rows = table_of(run[1], "Shares with 95&nbsp;% intervals clustered by shape. An <em>oracle")
     assert len(rows) == len(trace.tables["rescue"])
-    oracle = rows["overprocessedthe FJC at layer 11, replace"]
-    assert oracle[0] == "oracle"
-    assert oracle[1] == "0.8200.715 to 0.925n = 90, 30 shapespromised 0.984"
-    assert oracle[3].endswith("n = 300") and oracle[4] == "0.1100.089 to 0.131n = 600"
-    assert rows["overprocessedlayer 8 at layer 10, blend_0.5"][0] == "deployable"
-    assert rows["all failureslayer 10 at layer 11, replace"][4].startswith("0.004")
+    oracle = rows["overprocessedoracle: the FJC at layer 11, replace"]
+    assert oracle[0] == "0.8200.715 to 0.925n = 90, 30 shapespromised 0.984"
+    assert oracle[2].endswith("n = 300") and oracle[3] == "0.1100.089 to 0.131n = 600"
+    assert "overprocesseddeployable: layer 8 at layer 10, blend_0.5" in rows
+    assert rows["all failuresdeployable: layer 10 at layer 11, replace"][3].startswith("0.004")
 
 
 def test_what_it_quotes_is_text(run):
