@@ -72,4 +72,14 @@ def estimate(plan: Plan) -> dict[str, str]:
             f"{n * stripped:.0f} s, probes {probe:.0f} s (from timing {len(few)} items and one layer of "
             "probes)"
         ),
+        **_interventions(plan),
+    }
+
+
+def _interventions(plan: Plan) -> dict[str, str]:
+    if not plan.interventions:
+        return {}
+    return {
+        "interventions": f"{', '.join(plan.interventions)}, each on about {plan.intervention_n} samples of a "
+        "family or outcome; beside the time above"
     }
