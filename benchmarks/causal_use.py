@@ -91,7 +91,8 @@ def _cases(
     rows = np.arange(n)
     samples = Samples(rows, items, families, families, rows, classes, own, space)
     everywhere = np.ones((n, layers), dtype=bool)
-    return Cases(samples, rows * 0, rows * 0 + layers, donor, everywhere, np.full((n, len(space)), 0.1))
+    expected = np.full((n, len(space)), 1 / len(space))
+    return Cases(samples, rows * 0, rows * 0 + layers, donor, everywhere, everywhere, expected)
 
 
 def grid(model: HookedModel, work: Work) -> Logits:
