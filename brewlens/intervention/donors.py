@@ -37,6 +37,7 @@ class Donor:
         classes: ``[sample]`` answer class that the donor stands for, or ``NEVER``.
         source: ``[sample, slot]`` layer that is read, or ``NEVER``; None reads the layer that is written.
         output: What the model says of each row of the values, where that is known.
+        where: ``[sample, layer]`` the layers that it is written at; None for all.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Donor:
     classes: Int[Tensor, "sample"]
     source: Int[Tensor, "sample slot"] | None = None
     output: AnswerLogits | None = None
+    where: Bool[Tensor, "sample layer"] | None = None
 
     @property
     def there(self) -> Bool[Tensor, "sample"]:

@@ -22,7 +22,6 @@ from brewlens.intervention.edits import (
 )
 from brewlens.intervention.grid import Arm
 from brewlens.intervention.subspaces import random_subspace
-from brewlens.lifecycle.landmarks import NEVER
 
 if TYPE_CHECKING:
     from brewlens.intervention.stretches import Cases
@@ -40,8 +39,7 @@ def exchanges(
 ) -> list[Arm]:
     """The arms: four edits with four controls each, beside the no-op that every grid has.
 
-    A donor with the same answer is one in which it is available, at the layers where it is. The arms are for
-    a grid of all layers.
+    A donor with the same answer is one in which it is available, at the layers where it is.
 
     Args:
         cases: The samples and their twins.
@@ -66,9 +64,7 @@ def exchanges(
 
 def _where_available(cases: Cases, donor: Donor) -> Donor:
     """The donor, where its answer is available; elsewhere its state is one of another kind."""
-    there = torch.from_numpy(cases.available)[donor.rows.clamp_min(0)]
-    layers = torch.arange(there.shape[1]).expand(there.shape)
-    return replaced(donor, source=torch.where(there, layers, NEVER))
+    return replaced(donor, where=torch.from_numpy(cases.available)[donor.rows.clamp_min(0)])
 
 
 def _exchange(

@@ -193,6 +193,8 @@ def _there(arm: Arm, slots: Int[Tensor, "sample slot"]) -> Bool[Tensor, "sample 
         there = there & arm.source.there.unsqueeze(1)
         if arm.source.source is not None:
             there = there & (arm.source.source != NEVER)
+        if arm.source.where is not None:
+            there = there & arm.source.where.gather(1, slots.clamp_min(0))
     return there
 
 

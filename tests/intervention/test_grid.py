@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replaced
+
 import numpy as np
 import pytest
 import torch
@@ -134,6 +136,17 @@ def test_samples_without_a_donor_are_not_written(model, items, space):
     grid = run_grid(model, items.prompts, own, [Arm("replace", "some", replace(), lonely)], space)
     assert grid.written[1].any(1).tolist() == [True] + [False] * (len(items) - 1)
     assert np.isnan(grid.cosine[1, 1:]).all()
+
+
+def test_a_donor_is_written_only_at_its_layers(model, items, space):
+    own = states(model, items.prompts)
+    answers = torch.tensor([space.classes.index(a) for a in items.answers])
+    where = torch.zeros(len(items), model.n_layers, dtype=torch.bool)
+    where[2, 1] = True
+    donor = replaced(shuffled(own, answers, ["f"] * len(items)), where=where)
+    arms = [Arm("replace", "shuffled", replace(), donor)]
+    grid = run_grid(model, items.prompts, own, arms, space, layers=[3, 1])
+    assert np.argwhere(grid.written[1]).tolist() == [[2, 1]]
 
 
 def test_own_earlier_states_come_from_the_layer_named(model, items, space):
