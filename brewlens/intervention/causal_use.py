@@ -37,12 +37,13 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from brewlens.intervention import effects as measured
+from brewlens.intervention.anchors import Landmarks
 from brewlens.intervention.effects import Cell, Scores, cell_over, cells_at, effect_table
 from brewlens.intervention.exchanges import ERASE, LEARNED, PROBE, exchanges
 from brewlens.intervention.grid import Arm, Grid, run_grid
 from brewlens.intervention.learned import Learned, learned_subspace
 from brewlens.intervention.samples import ALL
-from brewlens.intervention.stretches import Cases, Landmarks, find_cases
+from brewlens.intervention.stretches import Cases, find_cases
 from brewlens.intervention.subspaces import probe_subspace, subspace_means
 from brewlens.intervention.verdicts import STRETCH, Stretch, verdicts
 from brewlens.lifecycle.outcomes import OUTCOMES

@@ -15,21 +15,6 @@ from brewlens.intervention.samples import ALL
 REPAIRED, NET_ACCURACY = "repaired", "net_accuracy"
 
 
-def halves(shapes: Int[np.ndarray, "sample"], seed: int = 0) -> Int[np.ndarray, "sample"]:
-    """Half, 0 or 1, of each sample: whole clusters, as many in each.
-
-    Raises:
-        ValueError: If there are fewer than two clusters.
-    """
-    names, codes = np.unique(shapes, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(
-            f"a policy is chosen on some shapes and measured on others, so it takes two at least; found "
-            f"{len(names)}: give programs of more shapes"
-        )
-    return (np.random.default_rng(seed).permutation(len(names)) % 2)[codes]
-
-
 @dataclass(frozen=True, eq=False)
 class Choice:
     """What the two halves chose for the other one.

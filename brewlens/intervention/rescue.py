@@ -38,10 +38,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from brewlens.intervention.anchors import Anchors, anchors, for_other_answers
-from brewlens.intervention.contest import Choice, Contest, halves
+from brewlens.intervention.contest import Choice, Contest
 from brewlens.intervention.earlier_state import MODES
 from brewlens.intervention.edits import Edit, noise
 from brewlens.intervention.effects import LEAST
+from brewlens.intervention.pairs import halves
 from brewlens.intervention.policies import Policy, apply, candidates
 from brewlens.intervention.samples import ALL, Samples, draw_each, gather
 from brewlens.lifecycle.onsets import LEAST_CLASSES
@@ -111,7 +112,7 @@ def rescue(
 
     every = max(1, math.ceil(trace.n_layers / _LAYERS)) if every is None else every
     policies = candidates(trace.n_layers, edits, every)
-    found, half = anchors(trace), halves(trace.shapes, seed)
+    found, half = anchors(trace), halves(trace.items, trace.shapes, seed)
     compared = draw_each(found.outcome, OUTCOMES, np.ones(len(trace), dtype=bool), n, seed)
     everyone = gather(model, trace, np.arange(len(trace)), found.outcome, space=space, progress=progress)
     samples = everyone.select(compared)

@@ -11,11 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from brewlens.residuals import RESID_POST
+from brewlens.rows import TAPS, Z
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel, Prompt
-
-TAPS = (RESID_POST, "attn_out", "mlp_out", "z")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Site:
                 f"positions count from the prompt's end, -1 is its last token, each once; found "
                 f"{list(self.positions)}"
             )
-        if self.heads is not None and (self.tap != "z" or not self.heads):
+        if self.heads is not None and (self.tap != Z or not self.heads):
             raise ValueError(f"heads are those of tap 'z', at least one; found {self.heads} of {self.tap!r}")
 
     def columns(self, model: HookedModel) -> Int[Tensor, "column"] | None:

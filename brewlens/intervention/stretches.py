@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from brewlens.intervention.anchors import Landmarks
 from brewlens.intervention.donors import Donor, counterfactual
 from brewlens.intervention.samples import Samples, draw_each, gather
 from brewlens.lifecycle.landmarks import NEVER
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from brewlens.intervention.grid import Grid
     from brewlens.model import HookedModel
     from brewlens.results import Trace
-
-Landmarks = Literal["onsets", "first_hits"]
 
 
 class NoCases(ValueError):

@@ -21,7 +21,6 @@ from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
 from brewlens.study.analysis import analyse
-from brewlens.study.interventions import Subject, intervene
 from brewlens.study.loading import read_captured, with_analysis
 from brewlens.study.pipeline import (
     Decoded,
@@ -122,17 +121,7 @@ class _Run:
         trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
         self._stage("analysis", key_of("analysis", decode_key), lambda: self._analyse(trace))
         trace = with_analysis(trace, store.folder, store.manifest)
-        subject = Subject(
-            *(
-                model,
-                trace,
-                space,
-                int(store.manifest["plan"]["intervention_n"]),
-                self.plan.seed,
-                self.progress,
-            )
-        )
-        made = intervene(subject, self.plan.interventions, decode_key, store, self._stage)
+        made = self._intervene(trace, space, decode_key)
         trace = with_analysis(trace, store.folder, store.manifest)
         self._stage("tables", key_of("tables", decode_key, made), lambda: self._write_tables(trace))
         self._stage("report", key_of("report", decode_key, made), lambda: write_report(store.folder, trace))
@@ -248,6 +237,15 @@ class _Run:
         for name, frame in found.tables.items():
             write_table(self.store.path(f"tables/{name}.parquet"), frame)
         return ["onsets.safetensors", *(f"tables/{name}.parquet" for name in found.tables)]
+
+    def _intervene(self, trace: Trace, space: AnswerSpace, decode_key: str) -> list[str]:
+        if not (self.plan.interventions or tables.INTERVENTIONS in self.store.manifest["stages"]):
+            return []
+        from brewlens.study.interventions import Subject, intervene
+
+        n = int(self.store.manifest["plan"]["intervention_n"])
+        subject = Subject(self.model, trace, space, n, self.plan.seed, self.progress)
+        return intervene(subject, self.plan.interventions, decode_key, self.store, self._stage)
 
     def _write_tables(self, trace: Trace) -> list[str]:
         import pandas as pd

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from brewlens.decoding.surface import DECODABLE
 from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, SUPPORTED
-from brewlens.study.show_interventions import causal_note, causal_table, rescue_lines
 from brewlens.study.summary import share_of
 from brewlens.tasks import ItemSet, assign_folds
 
@@ -191,6 +190,10 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
 
 
 def _interventions(summary: Mapping[str, Any], console: Console) -> None:
+    if not (summary.get("causal_verdicts") or summary.get("rescue")):
+        return
+    from brewlens.study.show_interventions import causal_note, causal_table, rescue_lines
+
     verdicts = summary.get("causal_verdicts", [])
     if (table := causal_table(verdicts)) is not None:
         console.print(table)

@@ -8,7 +8,7 @@ import pytest
 from planted_trace import planted_trace, say
 
 from brewlens.intervention.anchors import anchors
-from brewlens.intervention.contest import Contest, halves
+from brewlens.intervention.contest import Contest
 from brewlens.intervention.edits import blend, noise, replace
 from brewlens.intervention.policies import Applied, Policy, apply, candidates
 from brewlens.intervention.rescue import COLUMNS, NO_EDIT, rescue
@@ -130,14 +130,6 @@ class TestChoice:
                 kept.append(contest.tried.after[number, rows].mean())
         assert np.mean(promised) > 0.55
         assert np.mean(kept) == pytest.approx(0.3, abs=0.05)
-
-    def test_halves_keep_clusters_whole(self):
-        shapes = np.random.default_rng(0).integers(0, 25, 200)
-        half = halves(shapes, 3)
-        assert all(len(set(half[shapes == shape])) == 1 for shape in range(25))
-        assert {np.sum([half[shapes == s][0] == side for s in range(25)]) for side in (0, 1)} == {12, 13}
-        with pytest.raises(ValueError, match="two at least; found 1"):
-            halves(np.zeros(5, dtype=int))
 
 
 class TestPlanted:
