@@ -29,6 +29,7 @@ exchanged does not show that nothing else does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ from brewlens.intervention.effects import Cell, Scores, cell_over, cells_at, eff
 from brewlens.intervention.exchanges import ERASE, LEARNED, PROBE, exchanges
 from brewlens.intervention.grid import Arm, Grid, run_grid
 from brewlens.intervention.learned import Learned, learned_subspace
+from brewlens.intervention.pairs import NoPairs
 from brewlens.intervention.samples import ALL
 from brewlens.intervention.stretches import Cases, find_cases
 from brewlens.intervention.subspaces import probe_subspace, subspace_means
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from brewlens.answers import AnswerSpace
     from brewlens.model import HookedModel
     from brewlens.results import Trace
+
+log = logging.getLogger("brewlens")
 
 MARGIN, LOGIT_MARGIN = 0.1, 0.25
 _REACH = 6  # layers on either side of a landmark that are tabled
@@ -108,7 +112,8 @@ def causal_use(
         space: The answer classes; by default those of the trace.
         n: Most samples per family, drawn at random; all by default.
         landmarks: What brewing stretches are taken from: ``onsets`` or the paper's ``first_hits``.
-        learned: Learn a subspace too; answers of several tokens have none.
+        learned: Learn a subspace too. Answers of several tokens have none, and a model that answers too few
+            samples rightly gets a warning instead.
         margin: A share of outputs; what is certainly below it, and below ``logit_margin`` too, is not used.
         logit_margin: A share of the logit difference between the sample and its twin.
         least: Fewest samples of a row of the tables.
@@ -127,8 +132,11 @@ def causal_use(
         means = subspace_means(everywhere, _residuals(trace), trace.lifecycle.families, trace.folds)
         subspaces[PROBE] = everywhere.select(samples.rows)
     if learned and samples.space.single:
-        found = learned_subspace(model, trace, samples.space, seed=seed, progress=progress)
-        subspaces[LEARNED] = found.subspace.select(samples.rows)
+        try:
+            found = learned_subspace(model, trace, samples.space, seed=seed, progress=progress)
+            subspaces[LEARNED] = found.subspace.select(samples.rows)
+        except NoPairs as error:
+            log.warning("no subspace was learned: %s", error)
     arms = exchanges(cases, subspaces, means, seed)
     prompts = samples.items.prompts
     grid = run_grid(model, prompts, samples.own, arms, samples.space, progress=progress)

@@ -29,6 +29,10 @@ COUNTERFACTUAL, OTHER = "counterfactual", "other_answer"
 DONORS = 2  # of each recipient, if there are recipients enough: many of them teach more than many donors
 
 
+class NoPairs(ValueError):
+    """Too few samples are answered rightly to learn a subspace from. The text says how many."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Recipients and donors with their states.
@@ -122,7 +126,7 @@ def draw_pairs(
         Fewer pairs where fewer samples are answered rightly.
 
     Raises:
-        ValueError: If a half has no two rightly answered samples with different answers.
+        NoPairs: If a half has no two rightly answered samples with different answers.
     """
     rng = np.random.default_rng(seed)
     items, life = trace.items, trace.lifecycle
@@ -130,7 +134,7 @@ def draw_pairs(
     rows = [rng.permutation(np.flatnonzero(right & (half == h)))[: -(-count // DONORS)] for h in (0, 1)]
     chosen = np.concatenate(rows)
     if not len(chosen):
-        raise ValueError(_too_few(0, right, half))
+        raise NoPairs(_too_few(0, right, half))
     twins = [items.twin(items[row], COUNTERFACTUAL) for row in chosen]
     twins = [twin if twin is not None and twin.answer in space.classes else None for twin in twins]
     found = [twin for twin in twins if twin is not None]
@@ -148,7 +152,7 @@ def draw_pairs(
         here = np.flatnonzero(good[: len(chosen)] & (half[chosen] == h))
         drawn = _pairs_of(here, twin_at, good, classes, count, rng)
         if not len(drawn):
-            raise ValueError(_too_few(h, right, half))
+            raise NoPairs(_too_few(h, right, half))
         parts.append(drawn)
     pairs = np.concatenate(parts)
     return Pairs(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import brewlens as bl
 from brewlens.cli import app
 from brewlens.intervention.effects import COLUMNS
+from brewlens.intervention.pairs import NoPairs
 from brewlens.study import PlanError, load_run, make_plan, run
 from brewlens.study import interventions as stage
 from brewlens.study.plan import INTERVENTIONS
@@ -119,3 +120,17 @@ def test_a_mistyped_experiment_is_one_line():
     assert result.exit_code == 1
     assert "no experiment 'causaluse'" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_model_that_is_seldom_right_has_no_learned_subspace_and_says_so(folder, model, monkeypatch, caplog):
+    module = import_module("brewlens.intervention.causal_use")
+
+    def refuse(*args, **options):
+        raise NoPairs("half 0 has 1 of 40 samples answered rightly")
+
+    monkeypatch.setattr(module, "learned_subspace", refuse)
+    with caplog.at_level(logging.WARNING, logger="brewlens"):
+        found = module.causal_use(model, load_run(folder), n=12, progress=False)
+    assert "no subspace was learned: half 0 has 1 of 40" in caplog.text
+    assert found.learned is None
+    assert {arm.edit for arm in found.grid.arms} == {"no_op", "whole", "probe_subspace", "erase"}
