@@ -22,7 +22,7 @@
 import brewlens as bl
 
 model = bl.load_model("reference")
-items = bl.tasks.generate("computing", n=405, seed=0)
+items = bl.tasks.generate("computing", n=270, seed=0)
 trace = bl.trace(model, items, progress=False)
 
 item = items[0]
@@ -47,7 +47,7 @@ print(f"{brewing.sum()} of {len(trace)} brew, for {(end - start)[brewing].mean()
 # moves as far elsewhere.
 
 # %%
-use = bl.intervention.causal_use(model, trace, n=100, progress=False)
+use = bl.intervention.causal_use(model, trace, n=60, progress=False)
 use.verdicts[use.verdicts["outcome"] == "all"].drop(columns=["family", "outcome"]).round(3)
 
 # %% [markdown]

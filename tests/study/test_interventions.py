@@ -21,7 +21,7 @@ from brewlens.study import interventions as stage
 from brewlens.study.plan import INTERVENTIONS
 from brewlens.study.show import summary_tables
 
-FAMILIES = ("computing", "loop", "loop_unrolled")
+FAMILIES = ("computing", "loop")
 
 
 @pytest.fixture(scope="module")
