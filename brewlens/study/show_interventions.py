@@ -10,7 +10,7 @@ from rich.table import Table
 
 from brewlens.intervention.exchanges import ERASE, LEARNED, PROBE, WHOLE
 from brewlens.intervention.samples import ALL
-from brewlens.intervention.verdicts import USED
+from brewlens.intervention.verdicts import CANNOT_TELL
 
 Rows = Sequence[Mapping[str, Any]]
 _HEADS = {
@@ -23,8 +23,8 @@ _NOTE = (
     "Whole state, probe's and learned subspace: % of outputs that follow the counterfactual twin beyond "
     "chance when that is exchanged at the last token, averaged over the layers where the answer is available "
     "and not yet ready; erased: % of outputs that change. Net of no-op, 95 % interval by shape. L: first "
-    "layer with an effect. * used: more than without the edit and than with every control; 0 not used: "
-    "certainly less than {margin:.0f} %; ? cannot tell."
+    "layer with an effect. Used: more than without the edit and than with every control. Not used: certainly "
+    "less than {margin:.0f} %, and less than {logits:.0f} % of the logit difference. ?: cannot tell."
 )
 
 
@@ -56,7 +56,7 @@ def causal_table(verdicts: Rows) -> Table | None:
 
 def causal_note(verdicts: Rows) -> str:
     """What the table's columns and marks mean."""
-    return _NOTE.format(margin=100 * verdicts[0]["margin"])
+    return _NOTE.format(margin=100 * verdicts[0]["margin"], logits=100 * verdicts[0]["logit_margin"])
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -64,9 +64,9 @@ def _cell(row: Mapping[str, Any] | None) -> str:
         return "-"
     sign = -1 if row["edit"] == ERASE else 1
     ends = sorted((100 * sign * row["low"], 100 * sign * row["high"]))
-    mark = {USED: "*", "not used": "0"}.get(row["verdict"], "?")
+    said = {CANNOT_TELL: "?"}.get(row["verdict"], row["verdict"])
     layer = "" if row["used_from"] is None else f" L{row['used_from']}"
-    shown = f"{100 * sign * row['net'] + 0.0:.0f}{mark}{layer}"
+    shown = f"{round(100 * sign * row['net']) + 0:d} {said}{layer}"
     return f"{shown}\n[dim]{ends[0]:.0f} to {ends[1]:.0f}[/dim]"
 
 
