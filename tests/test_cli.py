@@ -87,6 +87,8 @@ def test_interrupted_by_hand(tiny_folders, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests were started in the background, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "r" / "items.parquet").exists() and time.monotonic() < deadline:

@@ -79,10 +79,11 @@ def test_model_folder_is_the_trained_network(whole):
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, whole):
     out, want, _ = whole
+    before = signal.getsignal(signal.SIGINT)
     stopped = run(tmp_path, stop_after(9), steps=STEPS)
     assert not stopped.finished and stopped.model is None and 0 < stopped.step < STEPS
     assert log(tmp_path, "interrupted")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     again = run(tmp_path, steps=STEPS, resume=True)
     assert again.finished and again.programs == want.programs and again.seconds > stopped.seconds
     losses = [[(r["step"], r["answer_loss"], r["text_loss"]) for r in log(o)] for o in (out, tmp_path)]
