@@ -94,7 +94,7 @@ def counterfactual(
     there = torch.tensor([twin is not None for twin in twins])
     rows = torch.where(there, there.cumsum(0) - 1, NEVER)
     classes = torch.full((len(items),), NEVER)
-    classes[there] = torch.tensor([space.classes.index(twin.answer) for twin in found])
+    classes[there] = torch.tensor([space.index(twin.answer) for twin in found])
     values = states(model, prompts, site, progress=progress)
     output = model.answer_logits(prompts, space, progress=progress)
     return Donor("counterfactual", values, rows, classes, output=output)

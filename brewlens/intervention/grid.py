@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NO_OP = "no_op"
 NIL = 0.995
 """A cosine above this is a dose as good as nil."""
-_VALUES = 2**28  # bytes of written states in memory at a time
+VALUES = 2**28  # bytes of written states in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +93,6 @@ class Grid:
     def predicted(self) -> Int[np.ndarray, "arm sample slot"]:
         """Class index of the largest logit."""
         return self.logits.argmax(-1)
-
-    @property
-    def n_layers(self) -> int:
-        """One more than the last block written."""
-        return int(self.layers.max()) + 1
 
     def index(self, edit: str, donor: str) -> int:
         """Number of an arm.
@@ -162,7 +157,7 @@ def run_grid(
     # Prompts of one length run together, so they are best in one chunk.
     order = torch.argsort(torch.tensor([len(i) for i in ids]), descending=True, stable=True)
     with tqdm(total=n, disable=not progress, unit="sample", desc="interventions") as bar:
-        for rows in order.split(max(1, _VALUES // each)):
+        for rows in order.split(max(1, VALUES // each)):
             where = Where(rows, slots[rows].clamp_min(0))
             recipient = own[rows.unsqueeze(1), where.layers]
             values = torch.stack([_written(arm, recipient, where, columns) for arm in arms])
@@ -171,19 +166,19 @@ def run_grid(
                 model, values, [ids[r] for r in rows.tolist()], space, where, site, memory
             )
             logits[:, rows] = output.logits.transpose(0, 1)
-            doses["cosine"][:, rows], doses["change"][:, rows] = _dose(values, recipient)
+            doses["cosine"][:, rows], doses["change"][:, rows] = dose(values, recipient)
             if after is not None:
                 doses["kl"][:, rows] = _divergence(after).transpose(0, 1)
             bar.update(len(rows))
-    for dose in doses.values():
-        dose[~written] = torch.nan
+    for values in doses.values():
+        values[~written] = torch.nan
     return Grid(
         arms,
         site,
         slots.numpy().copy(),
         written.numpy(),
         logits.numpy(),
-        **{name: dose.numpy() for name, dose in doses.items()},
+        **{name: values.numpy() for name, values in doses.items()},
     )
 
 
@@ -230,11 +225,17 @@ def _inject(
     return model.inject(rows, targets, space, **options).reshape(n, arms, slots), None
 
 
-def _dose(
-    values: Float[Tensor, "arm sample slot position width"], own: States
-) -> tuple[Float[Tensor, "arm sample slot"], Float[Tensor, "arm sample slot"]]:
+def dose(
+    values: Float[Tensor, "*arm sample slot position width"], own: States
+) -> tuple[Float[Tensor, "*arm sample slot"], Float[Tensor, "*arm sample slot"]]:
+    """Cosine, and relative length of the change, of what is written to what was there.
+
+    Args:
+        values: What is written.
+        own: What was there.
+    """
     moved, length = (values - own).norm(dim=-1), own.norm(dim=-1)
-    cosine = torch.cosine_similarity(values, own.unsqueeze(0), dim=-1).where(moved > 0, 1.0)
+    cosine = torch.cosine_similarity(values, own, dim=-1).where(moved > 0, 1.0)
     change = (moved / length).where(length > 0, torch.nan).where(moved > 0, 0.0)
     return cosine.amin(-1), change.amax(-1)
 

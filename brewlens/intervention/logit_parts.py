@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from brewlens.answer_logits import AnswerLogits
+from brewlens.errors import ModelError
 from brewlens.intervention.frozen_norm import FrozenNorm, Norm
 from brewlens.residuals import RESID_POST
 from brewlens.selfcheck import TOLERANCE
@@ -57,8 +58,6 @@ class LogitSplitter:
     """
 
     def __init__(self, model: HookedModel, space: AnswerSpace) -> None:
-        from brewlens.model import ModelError
-
         if not model.check.taps:
             raise ModelError(
                 f"{model.name}: attribution needs blocks that add an attention and an MLP output to the "
@@ -146,8 +145,6 @@ class LogitSplitter:
         return self._agree(what, parts.sum(1) - whole, parts.abs().sum(1))
 
     def _agree(self, what: str, off: Tensor, scale: Tensor) -> float:
-        from brewlens.model import ModelError
-
         error = float(off.abs().max() / scale.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
         tolerance = TOLERANCE.get(self._model.dtype, 5e-5)
         # Not "error > tolerance": a NaN must fail too.

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from brewlens.intervention.anchors import Anchors
 from brewlens.intervention.earlier_state import MODES
 from brewlens.intervention.edits import Edit, Where
+from brewlens.intervention.grid import VALUES, dose
 from brewlens.intervention.samples import Samples
 from brewlens.lifecycle.landmarks import NEVER
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
-
-_VALUES = 2**28  # bytes of written states in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +115,7 @@ def apply(
     order = torch.argsort(torch.tensor([len(tokens) for tokens in ids]), descending=True, stable=True)
     each = samples.own[0, 0].numel() * samples.own.element_size() * len(layers)
     with tqdm(total=n, disable=not progress, unit="sample", desc="policies") as bar:
-        for rows in order.split(max(1, _VALUES // each)):
+        for rows in order.split(max(1, VALUES // each)):
             own = samples.own[rows.unsqueeze(1), layers]
             values = own.clone()
             for slot, policy in enumerate(policies):
@@ -129,14 +127,6 @@ def apply(
                 values[:, here] = torch.where((source != NEVER)[..., None, None], new, own[:, here])
             output = model.inject(values, [ids[r] for r in rows.tolist()], samples.space, layers=layers)
             right[rows] = output.predicted == samples.targets[rows].unsqueeze(1)
-            cosine[rows], change[rows] = _dose(values[:, :-1], own[:, :-1])
+            cosine[rows], change[rows] = dose(values[:, :-1], own[:, :-1])
             bar.update(len(rows))
     return Applied(right[:, -1].numpy(), right[:, :-1].T.numpy(), cosine.T.numpy(), change.T.numpy())
-
-
-def _dose(
-    values: Float[Tensor, "sample policy 1 width"], own: Float[Tensor, "sample policy 1 width"]
-) -> tuple[Float[Tensor, "sample policy"], Float[Tensor, "sample policy"]]:
-    length = own.norm(dim=-1).clamp_min(torch.finfo(own.dtype).tiny)
-    cosine = torch.cosine_similarity(values, own, dim=-1)
-    return cosine.squeeze(-1), ((values - own).norm(dim=-1) / length).squeeze(-1)

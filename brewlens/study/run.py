@@ -121,8 +121,8 @@ class _Run:
         trace = Trace(items, folds, readouts, life, model.name, residuals, store.manifest)
         self._stage("analysis", key_of("analysis", decode_key), lambda: self._analyse(trace))
         trace = with_analysis(trace, store.folder, store.manifest)
-        made = self._intervene(trace, space, decode_key)
-        trace = with_analysis(trace, store.folder, store.manifest)
+        if made := self._intervene(trace, space, decode_key):
+            trace = with_analysis(trace, store.folder, store.manifest)
         self._stage("tables", key_of("tables", decode_key, made), lambda: self._write_tables(trace))
         self._stage("report", key_of("report", decode_key, made), lambda: write_report(store.folder, trace))
         return trace
