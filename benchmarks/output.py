@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks import injection, scaling
 from benchmarks.records import Fit, Record
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.export import save
 from brewlens.files import replacing
 
@@ -141,8 +141,8 @@ def scaling_figure(record: Record) -> Figure:
         "samples": f"samples $N$, at {settings.shape.layers} layers",
         "layers": f"layers $L$, at {settings.scaling_layers_samples} samples",
     }
-    with style.context():
-        figure = style.blank(style.TWO_COLUMNS, 2.9)
+    with theme.context():
+        figure = theme.blank(theme.two_columns(), 2.9)
         panels = figure.subplots(1, 2, sharey=True)
         for ax, (axis, fit) in zip(panels, record.fits.items(), strict=True):
             _panel(ax, points.loc[points["axis"] == axis], fit)
@@ -172,7 +172,7 @@ def _panel(ax: Axes, points: pd.DataFrame, fit: Fit) -> None:
     ax.plot(values, fit.factor * values**fit.slope, color=_DRAWN[injection.OWN][1], zorder=2)
     ax.set(xscale="log", yscale="log", xticks=values, xticklabels=values)
     ax.minorticks_off()
-    ax.grid(axis="y", color=style.GRID, linewidth=0.5)
+    ax.grid(axis="y", color=theme.GRID, linewidth=0.5)
 
 
 def _plain(value: Any) -> Any:

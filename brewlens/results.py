@@ -39,10 +39,11 @@ class Trace:
         manifest: Plan, versions, hashes and times of the run; empty for a trace made in a session.
         tables: What the decoders tell beside their readouts, by name, as far as asked for: ``bias``,
             ``calibration``, ``class_calibration``, ``reliability``, ``near_ood_recognised``, ``prompts``,
-            ``prompt_spread``, ``prompts_left_out``, ``tuned_lens``; and what is made of all of them:
-            ``claims``, ``nulls``, ``onsets``, ``onset_curves``, ``surface_control``, ``signals``, ``paper``
-            (see :func:`brewlens.study.analysis.analyse`). Of interventions: ``effects``,
-            ``causal_verdicts``, ``learned_subspace``, ``components``, ``overtakes``, ``rescue``.
+            ``prompt_spread``, ``prompts_left_out``, ``tuned_lens``; ``tokens`` (see
+            :func:`brewlens.pieces.token_table`); and what is made of all of them: ``claims``, ``nulls``,
+            ``onsets``, ``onset_curves``, ``surface_control``, ``signals``, ``paper`` (see
+            :func:`brewlens.study.analysis.analyse`). Of interventions: ``effects``, ``causal_verdicts``,
+            ``learned_subspace``, ``components``, ``overtakes``, ``rescue``.
         onsets: ``available`` (of the probe) and ``ready`` (of context-stripped decoding): posteriors over the
             layer from which on the decoder is right.
         probes: The fitted probes, of all the items that the trace was made of.

@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks.machine import processor
 from benchmarks.truth.repeat import Repeated
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.export import save
 from brewlens.files import replacing
 from brewlens.stats import share
@@ -151,8 +151,8 @@ def draw(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     rows = table[table["landmark"].isin(list(_FIRST)) & (table["truth"] >= 0)]
     errors = np.arange(-12, 7)
     records = []
-    figure = style.blank(style.TWO_COLUMNS, 2.9)
-    with style.context():
+    figure = theme.blank(theme.two_columns(), 2.9)
+    with theme.context():
         panels = figure.subplots(1, 3, sharey=True)
         for ax, (noise, group) in zip(panels, rows.groupby("noise", sort=False), strict=False):
             for landmark, color in (("available_from", "#0072b2"), ("ready_from", "#d55e00")):
@@ -167,7 +167,7 @@ def draw(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             n_runs = group["run"].nunique()
             ax.set_title(f"{noise} noise  ({n_runs} models)")
             ax.set_xlabel("estimate − truth, layers")
-            ax.axvline(0, color=style.GRID, linewidth=0.8, zorder=0)
+            ax.axvline(0, color=theme.GRID, linewidth=0.8, zorder=0)
             ax.set_ylim(0, 1)
         panels[0].set_ylabel("share of samples")
         handles, labels = panels[0].get_legend_handles_labels()

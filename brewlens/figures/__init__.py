@@ -18,9 +18,11 @@ from brewlens.figures.surface_control import (
     plot_surface_control_grid,
     surface_control_table,
 )
+from brewlens.figures.theme import Venue, style, venues
 
 __all__ = [
     "Plate",
+    "Venue",
     "accuracy_table",
     "causal_use_table",
     "contribution_table",
@@ -43,7 +45,9 @@ __all__ = [
     "plot_surface_control_grid",
     "plot_verdicts",
     "save",
+    "style",
     "surface_control_table",
+    "venues",
     "verdict_table",
     "write",
 ]

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from brewlens.decoding.surface import DECODABLE
 from brewlens.decoding.surface_control import OVERALL
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.stats import clustered_share, detectable_shares
 
@@ -114,11 +114,11 @@ def plot_accuracy(
         ValueError: If the family is unknown.
     """
     table = accuracy_table(trace, family)
-    ax = style.new_axes(style.ONE_COLUMN, 3.1) if ax is None else ax
-    with style.context():
+    ax = theme.new_axes(theme.one_column(), 3.1) if ax is None else ax
+    with theme.context():
         last = trace.n_layers - 1
         for name, rows in table.groupby("decoder", sort=False):
-            look = style.decoder(name)
+            look = theme.decoder(name)
             if name == "model":
                 _draw_model(ax, rows.iloc[0], last + 0.09 * max(last, 4), look)
             elif rows["layer"].isna().any():
@@ -130,7 +130,7 @@ def plot_accuracy(
         ax.set_yticks(np.linspace(0, 1, 6), [f"{t:.0%}".replace("%", " %") for t in np.linspace(0, 1, 6)])
         layer_axis(ax, trace.n_layers)
         if legend:
-            style.legend_below(ax, 28, ncols=2, handlelength=2.6)
+            theme.legend_below(ax, 28, ncols=2, handlelength=2.6)
     return ax
 
 
@@ -141,7 +141,7 @@ def panel_title(table: pd.DataFrame) -> str:
     return f"{row['family']}  (n = {row['n']}){mark}"
 
 
-def _draw_line(ax: Axes, rows: pd.DataFrame, look: style.Line) -> None:
+def _draw_line(ax: Axes, rows: pd.DataFrame, look: theme.Line) -> None:
     layer = rows["layer"].to_numpy(int)
     low, high = rows["low"].to_numpy(), rows["high"].to_numpy()
     ax.fill_between(layer, low, high, color=look.color, alpha=0.16, linewidth=0)
@@ -157,13 +157,13 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, look: style.Line) -> None:
     )
 
 
-def _draw_level(ax: Axes, row: pd.Series, look: style.Line) -> None:
+def _draw_level(ax: Axes, row: pd.Series, look: theme.Line) -> None:
     if np.isfinite(row["low"]):
         ax.axhspan(row["low"], row["high"], color=look.color, alpha=0.12, linewidth=0)
     ax.axhline(row["accuracy"], color=look.color, linestyle=look.dashes, linewidth=1.1, label=look.name)
 
 
-def _draw_model(ax: Axes, row: pd.Series, x: float, look: style.Line) -> None:
+def _draw_model(ax: Axes, row: pd.Series, x: float, look: theme.Line) -> None:
     error = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
     ax.errorbar(
         x,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from brewlens.decoding.surface_control import OVERALL
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.panels import small_multiples
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ EDITS = {
     "erase": "probe’s subspace erased",
 }
 _DASHES = ((0, (1, 1.3)), (0, (4, 1.2, 1, 1.2)), (0, (5, 1.6)), (0, (6, 1.2, 1, 1.2, 1, 1.2)), (0, (2, 2)))
-_EFFECTS = (style.DECODERS["probe"].color, style.DECODERS["surface"].color)
-_PLACEBO = style.DECODERS["chance"].color
+_EFFECTS = (theme.DECODERS["probe"].color, theme.DECODERS["surface"].color)
+_PLACEBO = theme.DECODERS["chance"].color
 
 
 def edit_name(edit: str) -> str:
@@ -153,11 +153,11 @@ def plot_causal_use(
     """
     table = causal_use_table(trace, family, edit=edit, measure=measure, aligned=aligned, outcome=outcome)
     table = table if family is not None else table[table["family"] == pooled(table)]
-    ax = style.new_axes(style.ONE_COLUMN, 2.9) if ax is None else ax
-    with style.context():
+    ax = theme.new_axes(theme.one_column(), 2.9) if ax is None else ax
+    with theme.context():
         _Look(table, measure, aligned).draw(ax, table, f"{table['family'].iloc[0]}: {edit_name(edit)}")
         if legend:
-            style.legend_below(ax, 28, ncols=2, handlelength=2.6, columnspacing=1.2)
+            theme.legend_below(ax, 28, ncols=2, handlelength=2.6, columnspacing=1.2)
     return ax
 
 
@@ -219,14 +219,14 @@ class _Look:
     def draw(self, ax: Axes, rows: pd.DataFrame, title: str) -> None:
         effect, placebos = rows[~rows["control"]], rows[rows["control"]]
         self._placebos(ax, placebos)
-        ax.axhline(0, color=style.INK, linewidth=0.8, zorder=1.5)
+        ax.axhline(0, color=theme.INK, linewidth=0.8, zorder=1.5)
         self._effect(ax, effect)
         self._nil(ax, rows)
         self._legend(ax)
         least, most = (int(effect["n"].agg(f)) for f in ("min", "max"))
         ax.set_title(title)
         numbers = str(least) if least == most else f"{least}–{most}"
-        ax.set_title(f"n = {numbers}", loc="right", fontsize=6.5, fontweight="normal", color=style.MUTED)
+        ax.set_title(f"n = {numbers}", loc="right", fontsize=6.5, fontweight="normal", color=theme.MUTED)
         ax.set(xlabel=ALIGNED[self.aligned], ylabel=f"{self.label},\n{self.unit}", ylim=self.scale)
         ax.set_xlim(self.first - 0.4, self.last + 0.4)
         every = max(1, -(-(self.last - self.first + 1) // 8))
@@ -234,8 +234,8 @@ class _Look:
         ax.set_xticks(ticks, [_signed(t) if self.aligned != "layer" else str(t) for t in ticks])
         ax.yaxis.set_major_formatter(lambda y, _: f"{y:.2g}".replace("-", "−"))
         if self.aligned != "layer":
-            ax.axvline(0, color=style.MUTED, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1.4)
-        ax.grid(axis="y", color=style.GRID, linewidth=0.5)
+            ax.axvline(0, color=theme.MUTED, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1.4)
+        ax.grid(axis="y", color=theme.GRID, linewidth=0.5)
         ax.set_axisbelow(True)
 
     def _placebos(self, ax: Axes, rows: pd.DataFrame) -> None:
@@ -269,7 +269,7 @@ class _Look:
         return {"color": _EFFECTS[number % 2], "marker": "os"[number % 2], "markersize": 3.0}
 
     def _nil(self, ax: Axes, rows: pd.DataFrame) -> None:
-        for control, color in ((True, _PLACEBO), (False, style.INK)):
+        for control, color in ((True, _PLACEBO), (False, theme.INK)):
             nil = rows[rows["nil"] & (rows["control"] == control)]
             gid = "nil-placebo" if control else "nil"
             ax.plot(nil["at"].to_numpy(int), nil["net"], color=color, gid=gid, **_CROSS)
@@ -288,10 +288,10 @@ class _Look:
         if self.few:
             ax.plot([], [], label=f"effect, n below {FEW}", **self._treatment(self.effects[0]) | _HOLLOW)
         if self.nil:
-            ax.plot([], [], color=style.INK, label="as good as no edit (cosine above .995)", **_CROSS)
+            ax.plot([], [], color=theme.INK, label="as good as no edit (cosine above .995)", **_CROSS)
 
 
-_HOLLOW = {"linestyle": "", "markerfacecolor": style.PAPER}
+_HOLLOW = {"linestyle": "", "markerfacecolor": theme.PAPER}
 _CROSS = {"marker": "x", "markersize": 4.2, "markeredgewidth": 0.9, "linestyle": "", "zorder": 3}
 
 

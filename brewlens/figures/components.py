@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.causal_use import ALL, FEW, pooled
 from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.lifecycle.outcomes import OUTCOMES
@@ -89,11 +89,11 @@ def plot_contributions(
         ValueError: If the trace has no such rows.
     """
     table = contribution_table(trace, family, outcome)
-    ax = style.new_axes(style.ONE_COLUMN, 2.6) if ax is None else ax
-    with style.context():
+    ax = theme.new_axes(theme.one_column(), 2.6) if ax is None else ax
+    with theme.context():
         _draw(ax, table)
         if legend:
-            style.legend_below(ax, 28, ncols=3)
+            theme.legend_below(ax, 28, ncols=3)
     return ax
 
 
@@ -148,10 +148,10 @@ def _draw(ax: Axes, table: pd.DataFrame) -> None:
         for bar, layer in zip(bars, rows["layer"], strict=True):
             bar.set_gid(f"{part}-{layer}")
         known = np.isfinite(low) & np.isfinite(high)
-        ax.vlines(x[known], low[known], high[known], color=style.INK, linewidth=0.7)
-    ax.axhline(0, color=style.INK, linewidth=0.8)
+        ax.vlines(x[known], low[known], high[known], color=theme.INK, linewidth=0.7)
+    ax.axhline(0, color=theme.INK, linewidth=0.8)
     outcome = table["outcome"].iloc[0]
-    ax.set_title(f"{style.OUTCOME_NAMES.get(outcome, f'{outcome} samples')}  (n = {table['n'].iloc[0]})")
+    ax.set_title(f"{theme.OUTCOME_NAMES.get(outcome, f'{outcome} samples')}  (n = {table['n'].iloc[0]})")
     ax.set(xlabel="layer", ylabel="right minus wrong, logits", xlim=(-0.7, n_layers - 0.3))
     layer_axis(ax, n_layers)
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}".replace("-", "−"))
@@ -163,7 +163,7 @@ def _name_the_overtaker(ax: Axes, row: pd.Series | None) -> None:
         return
     name, _, aside = PARTS[row["component"]]
     x = int(row["layer"]) + aside
-    ax.axvline(x, color=style.MUTED, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0.9)
+    ax.axvline(x, color=theme.MUTED, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0.9)
     # On the side of the middle, so that it stays inside the panel.
     left, right = ax.get_xlim()
     aligned = {"ha": "right", "dx": -2.5} if x > (left + right) / 2 else {"ha": "left", "dx": 2.5}
@@ -176,6 +176,6 @@ def _name_the_overtaker(ax: Axes, row: pd.Series | None) -> None:
         ha=aligned["ha"],
         va="top",
         fontsize=6.2,
-        color=style.MUTED,
+        color=theme.MUTED,
         gid="overtaker",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.files import replacing
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def save(figure: Figure, path_stem: str | Path, data: pd.DataFrame) -> list[Path
         )
     stem = Path(path_stem)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in (*_METADATA, "csv")]
-    with style.context():
+    with theme.context():
         layout = figure.get_layout_engine()
         figure.draw_without_rendering()
         # Constrained layout starts from where it last ended; run again, it could move things by a hair.

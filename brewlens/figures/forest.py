@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.causal_use import ALL, edit_name, panels_of
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 VERDICTS = {
     "used": ("#009e73", "o"),
     "not used": ("#d55e00", "s"),
-    "cannot tell": (style.DECODERS["chance"].color, "D"),
+    "cannot tell": (theme.DECODERS["chance"].color, "D"),
 }
 """Colour and marker of each verdict."""
-_PLACEBO = style.DECODERS["chance"].color
+_PLACEBO = theme.DECODERS["chance"].color
 _TICK = {"color": _PLACEBO, "alpha": 0.75, "marker": "|", "markersize": 5}
 
 
@@ -92,21 +92,21 @@ def plot_verdicts(trace: Trace, *, outcome: str = ALL, ax: Axes | None = None) -
     """
     table = verdict_table(trace, outcome)
     if ax is None:
-        ax = style.new_axes(*verdicts_size(table))
-    with style.context():
+        ax = theme.new_axes(*verdicts_size(table))
+    with theme.context():
         lines = _lines(table)
         for y, line in enumerate(lines):
             if not isinstance(line, str):
                 _draw_line(ax, y, line)
         _label_axes(ax, lines, table)
         _name_marks(ax, set(table["verdict"]))
-        style.legend_below(ax, 38, ncols=4, columnspacing=1.4, handletextpad=0.4)
+        theme.legend_below(ax, 38, ncols=4, columnspacing=1.4, handletextpad=0.4)
     return ax
 
 
 def verdicts_size(table: pd.DataFrame) -> tuple[float, float]:
     """Width and height of the figure, in inches."""
-    return style.TWO_COLUMNS, 1.05 + 0.2 * len(_lines(table))
+    return theme.two_columns(), 1.05 + 0.2 * len(_lines(table))
 
 
 def said(row: object) -> str:
@@ -126,7 +126,7 @@ def _lines(table: pd.DataFrame) -> list:
 
 def _draw_line(ax: Axes, y: int, row) -> None:
     color, marker = VERDICTS[row.verdict]
-    ax.vlines([-row.margin, row.margin], y - 0.5, y + 0.5, color=style.MUTED, linewidth=0.7, linestyle=":")
+    ax.vlines([-row.margin, row.margin], y - 0.5, y + 0.5, color=theme.MUTED, linewidth=0.7, linestyle=":")
     _draw_interval(ax, y + 0.26, row.placebo_low, row.placebo_high, color=_PLACEBO, alpha=0.75, linewidth=2.2)
     ax.plot(row.placebo_net, y + 0.26, gid=f"placebo-{y}", **_TICK)
     _draw_interval(ax, y - 0.08, row.low, row.high, color=color, linewidth=1.3)
@@ -137,7 +137,7 @@ def _draw_line(ax: Axes, y: int, row) -> None:
         marker=marker,
         markersize=4.4,
         color=color,
-        markerfacecolor=style.PAPER if hollow else color,
+        markerfacecolor=theme.PAPER if hollow else color,
         gid=f"effect-{y}",
     )
     ax.text(
@@ -147,7 +147,7 @@ def _draw_line(ax: Axes, y: int, row) -> None:
         transform=ax.get_yaxis_transform(),
         va="center",
         fontsize=7,
-        color=style.MUTED if hollow else style.INK,
+        color=theme.MUTED if hollow else theme.INK,
         gid=f"verdict-{y}",
     )
 
@@ -165,21 +165,21 @@ def _label_axes(ax: Axes, lines: list, table: pd.DataFrame) -> None:
             tick.set_fontweight("bold")
     heads = [y for y, line in enumerate(lines) if isinstance(line, str)]
     for top, below in list(zip(heads, [*heads[1:], len(lines)], strict=True))[::2]:
-        ax.axhspan(top - 0.5, below - 0.5, color=style.GRID, alpha=0.35, linewidth=0, zorder=0)
+        ax.axhspan(top - 0.5, below - 0.5, color=theme.GRID, alpha=0.35, linewidth=0, zorder=0)
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ends = table[["low", "high", "placebo_low", "placebo_high", "margin"]].to_numpy(float)
     ends = ends[np.isfinite(ends)]
     low, high = min(0.0, ends.min(initial=0)), max(0.1, ends.max(initial=0))
     pad = 0.03 * (high - low)
     ax.set_xlim(low - pad, high + pad)
-    ax.axvline(0, color=style.INK, linewidth=0.8, zorder=1.5)
+    ax.axvline(0, color=theme.INK, linewidth=0.8, zorder=1.5)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.2g}".replace("-", "−"))
     ax.set_xlabel(
         "share of outputs that follow the twin (erased: that change), net of no edit,\n"
         "mean over the brewing stretch, 95 % interval clustered by shape"
     )
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color=style.GRID, linewidth=0.5)
+    ax.grid(axis="x", color=theme.GRID, linewidth=0.5)
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)
     ax.set_title("Is the brewed answer used?")
@@ -188,6 +188,6 @@ def _label_axes(ax: Axes, lines: list, table: pd.DataFrame) -> None:
 def _name_marks(ax: Axes, verdicts: set[str]) -> None:
     for name, (color, marker) in VERDICTS.items():
         if name in verdicts:
-            face = style.PAPER if name == "cannot tell" else color
+            face = theme.PAPER if name == "cannot tell" else color
             ax.plot([], [], marker=marker, markersize=4.4, color=color, markerfacecolor=face, label=name)
     ax.plot([], [], linewidth=2.2, label="strongest placebo", **_TICK)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.outcomes import OUTCOMES
 
@@ -139,11 +139,11 @@ def plot_lifecycle(trace: Trace, sample: int | str, *, ax: Axes | None = None) -
     row = row_of(trace, sample)
     table = lifecycle_table(trace, row)
     if ax is None:
-        ax = style.new_axes(*lifecycle_size(trace))
+        ax = theme.new_axes(*lifecycle_size(trace))
     classes = list(dict.fromkeys(table["class"]))
     answer = classes.index(trace.lifecycle.answers[row])
     right = len(classes) + _GAP - 1
-    with style.context():
+    with theme.context():
         for start, (_, panel) in zip((0.0, right), table.groupby("role", sort=False), strict=True):
             _draw_panel(ax, panel, classes, answer, start)
         _draw_landmarks(ax, trace, row, len(classes), right)
@@ -168,7 +168,7 @@ def ridge(probability: Float[np.ndarray, "class"]) -> tuple[np.ndarray, np.ndarr
 
 def _draw_panel(ax: Axes, panel: pd.DataFrame, classes: list[str], answer: int, start: float) -> None:
     decoder = panel["decoder"].iloc[0]
-    color = style.decoder(decoder).color
+    color = theme.decoder(decoder).color
     layers = int(panel["layer"].max()) + 1
     ax.fill_between(
         [start + answer - 0.5, start + answer + 0.5],
@@ -184,22 +184,22 @@ def _draw_panel(ax: Axes, panel: pd.DataFrame, classes: list[str], answer: int, 
         x, height = ridge(probability)
         y = layer + _HEIGHT * height
         here = np.abs(x - answer) <= 0.5
-        ax.fill_between(x + start, layer, y, color=style.FILL, linewidth=0, zorder=2)
+        ax.fill_between(x + start, layer, y, color=theme.FILL, linewidth=0, zorder=2)
         alpha = 1.0 if probability.argmax() == answer else 0.4
         ax.fill_between((x + start)[here], layer, y[here], color=color, alpha=alpha, linewidth=0, zorder=2.1)
-        line = ax.plot(x + start, y, color=style.MUTED, linewidth=0.5, zorder=2.2)[0]
+        line = ax.plot(x + start, y, color=theme.MUTED, linewidth=0.5, zorder=2.2)[0]
         line.set_gid(f"{decoder}-{layer}")
 
 
 def _draw_landmarks(ax: Axes, trace: Trace, row: int, classes: int, right: float) -> None:
     """Lines along the marked rows, one label per marked layer between the panels, and the brewing bar."""
-    available, ready = (style.decoder(r.decoder).color for r in decoders_of(trace))
+    available, ready = (theme.decoder(r.decoder).color for r in decoders_of(trace))
     marks = {name: int(getattr(trace.lifecycle.landmarks, name)[row]) for name in LANDMARKS}
     left, end, middle = -0.6, right + classes - 0.4, classes - 1 + _GAP / 2
     spans = {
         "fpcl": (left, middle, available, 1.2),
         "fcc": (middle, end, ready, 1.2),
-        "fjc": (left, end, style.INK, 1.2),
+        "fjc": (left, end, theme.INK, 1.2),
     }
     for name in ("fjc", "fpcl", "fcc"):
         if marks[name] == NEVER:
@@ -211,7 +211,7 @@ def _draw_landmarks(ax: Axes, trace: Trace, row: int, classes: int, right: float
         ]
         line.set_gid(name)
     if marks["fjc"] != NEVER and marks["fjc"] > marks["fpcl"]:
-        bar = ax.plot([middle] * 2, [marks["fpcl"], marks["fjc"]], color=style.INK, linewidth=2.6, zorder=3)[
+        bar = ax.plot([middle] * 2, [marks["fpcl"], marks["fjc"]], color=theme.INK, linewidth=2.6, zorder=3)[
             0
         ]
         bar.set(gid="brewing", alpha=0.45, solid_capstyle="butt")
@@ -221,14 +221,14 @@ def _draw_landmarks(ax: Axes, trace: Trace, row: int, classes: int, right: float
             f"brewing\n{marks['fjc'] - marks['fpcl']} layers".replace("\n1 layers", "\n1 layer"),
             va="center",
             fontsize=6.2,
-            color=style.MUTED,
+            color=theme.MUTED,
         )
     for layer in sorted({m for m in marks.values() if m != NEVER}):
         names = [name.upper() for name in LANDMARKS if marks[name] == layer]
         box = {
             "boxstyle": "round,pad=0.25",
-            "facecolor": style.PAPER,
-            "edgecolor": style.MUTED,
+            "facecolor": theme.PAPER,
+            "edgecolor": theme.MUTED,
             "linewidth": 0.6,
         }
         ax.text(
@@ -248,35 +248,35 @@ def _draw_landmarks(ax: Axes, trace: Trace, row: int, classes: int, right: float
         widest = int(np.diff(taken).argmax())
         y = taken[widest : widest + 2].mean()
         text = "\n".join(f"no {name}" for name in missing)
-        ax.text(middle, y, text, ha="center", va="center", fontsize=6.5, color=style.MUTED)
+        ax.text(middle, y, text, ha="center", va="center", fontsize=6.5, color=theme.MUTED)
 
 
 def _draw_output(ax: Axes, trace: Trace, row: int, classes: list[str], right: float) -> None:
     y, x = trace.n_layers + 0.45 * _header(trace), right + classes.index(trace.lifecycle.output[row])
     good = bool(trace.lifecycle.output_correct[row])
-    color = style.OUTCOME_COLORS["resolved" if good else "misresolved"]
-    ax.plot([right - 0.5, right + len(classes) - 0.5], [y, y], color=style.GRID, linewidth=0.8, zorder=1)
+    color = theme.OUTCOME_COLORS["resolved" if good else "misresolved"]
+    ax.plot([right - 0.5, right + len(classes) - 0.5], [y, y], color=theme.GRID, linewidth=0.8, zorder=1)
     ax.plot(x, y, marker="o" if good else "X", markersize=6, color=color, zorder=4, gid="output")
-    ax.text(right - 0.8, y, "model's answer", ha="right", va="center", fontsize=6.5, color=style.MUTED)
+    ax.text(right - 0.8, y, "model's answer", ha="right", va="center", fontsize=6.5, color=theme.MUTED)
 
 
 def _draw_tail(ax: Axes, trace: Trace, row: int, x: float) -> None:
     life = trace.lifecycle
     first, last = int(np.floor(float(life.settings["tail_start"]) * trace.n_layers)), trace.n_layers
     ax.plot(
-        [x - 0.25, x, x, x - 0.25], [first, first, last - 0.1, last - 0.1], color=style.MUTED, linewidth=0.7
+        [x - 0.25, x, x, x - 0.25], [first, first, last - 0.1, last - 0.1], color=theme.MUTED, linewidth=0.7
     )
     text = f"tail {life.tail_class[row]}: {life.tail_confidence[row]:.2f}"
-    ax.text(x + 0.3, (first + last) / 2, text, rotation=90, va="center", fontsize=6.2, color=style.MUTED)
-    ax.plot([x, x], [0, _HEIGHT], color=style.INK, linewidth=1.2, solid_capstyle="butt")
-    ax.text(x + 0.3, _HEIGHT / 2, "p = 1", va="center", fontsize=6.2, color=style.MUTED)
+    ax.text(x + 0.3, (first + last) / 2, text, rotation=90, va="center", fontsize=6.2, color=theme.MUTED)
+    ax.plot([x, x], [0, _HEIGHT], color=theme.INK, linewidth=1.2, solid_capstyle="butt")
+    ax.text(x + 0.3, _HEIGHT / 2, "p = 1", va="center", fontsize=6.2, color=theme.MUTED)
 
 
 def _label_axes(ax: Axes, trace: Trace, row: int, classes: list[str], right: float) -> None:
     life, layers = trace.lifecycle, trace.n_layers
     k = len(classes)
     for start, readout, word in zip((0.0, right), decoders_of(trace), ("available", "ready"), strict=True):
-        look = style.decoder(readout.decoder)
+        look = theme.decoder(readout.decoder)
         ax.text(
             start - 0.5,
             layers + 1.15 * _header(trace),
@@ -291,7 +291,7 @@ def _label_axes(ax: Axes, trace: Trace, row: int, classes: list[str], right: flo
         if classes[number % k] == life.answers[row]:
             label.set_weight("bold")
         else:
-            label.set_color(style.MUTED)
+            label.set_color(theme.MUTED)
     step = 1 if layers <= 16 else 2 if layers <= 32 else 4
     ax.set_yticks(range(0, layers, step))
     ax.tick_params(length=0)
@@ -306,7 +306,7 @@ def _label_axes(ax: Axes, trace: Trace, row: int, classes: list[str], right: flo
         "" if life.outcome[row] == life.outcome_paper[row] else f" (paper's rule: {life.outcome_paper[row]})"
     )
     ax.set_title(
-        f"{style.OUTCOME_NAMES[life.outcome[row]]}{paper}: right answer {life.answers[row]}, "
+        f"{theme.OUTCOME_NAMES[life.outcome[row]]}{paper}: right answer {life.answers[row]}, "
         f"model's answer {life.output[row]}",
         pad=15,
     )
@@ -316,7 +316,7 @@ def _label_axes(ax: Axes, trace: Trace, row: int, classes: list[str], right: flo
         f"{life.families[row]}, sample {life.item_ids[row]}",
         transform=ax.transAxes,
         va="bottom",
-        color=style.MUTED,
+        color=theme.MUTED,
     )
 
 
@@ -327,4 +327,4 @@ def _header(trace: Trace) -> float:
 
 def lifecycle_size(trace: Trace) -> tuple[float, float]:
     """Width and height of the figure, in inches: more layers, more height."""
-    return style.TWO_COLUMNS, min(8.5, max(2.8, 1.3 + 0.225 * trace.n_layers))
+    return theme.two_columns(), min(8.5, max(2.8, 1.3 + 0.225 * trace.n_layers))

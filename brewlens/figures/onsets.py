@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
 from brewlens.decoding.surface_control import OVERALL
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.accuracy import decodable, panel_title, rows_of
 from brewlens.figures.lifecycle import decoders_of
 from brewlens.figures.panels import layer_axis, small_multiples
@@ -176,17 +176,17 @@ def plot_onsets(
         ValueError: If the family is unknown, or the trace has no onsets.
     """
     table = onset_table(trace, OVERALL if family is None else family)
-    ax = style.new_axes(style.ONE_COLUMN, 3.1) if ax is None else ax
-    with style.context():
+    ax = theme.new_axes(theme.one_column(), 3.1) if ax is None else ax
+    with theme.context():
         _draw(ax, table)
         if legend:
-            style.legend_below(ax, 28, ncols=3, handlelength=2.2, columnspacing=1.2)
+            theme.legend_below(ax, 28, ncols=3, handlelength=2.2, columnspacing=1.2)
     return ax
 
 
 _COLORS = {
-    **dict.fromkeys(("available", "fpcl"), style.DECODERS["probe"].color),
-    **dict.fromkeys(("ready", "fcc", STILL_READY), style.DECODERS["context_stripped"].color),
+    **dict.fromkeys(("available", "fpcl"), theme.DECODERS["probe"].color),
+    **dict.fromkeys(("ready", "fcc", STILL_READY), theme.DECODERS["context_stripped"].color),
 }
 _LINES = {
     "available": {"linestyle": "-", "marker": "o", "label": "available"},
@@ -200,7 +200,7 @@ _LINES = {
 
 
 def _draw(ax: Axes, table: pd.DataFrame) -> None:
-    grey, last = style.decoder("chance").color, int(table["layer"].max())
+    grey, last = theme.decoder("chance").color, int(table["layer"].max())
     present = set(table["curve"])
     for curve in (c for c in _LINES if c in present):
         rows = table[table["curve"] == curve]

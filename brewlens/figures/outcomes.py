@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brewlens.decoding.surface_control import OVERALL
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.lifecycle.outcomes import OUTCOMES, RESOLUTION, TAXONOMIES
 from brewlens.stats import clustered_share, detectable_shares
 
@@ -86,33 +86,33 @@ def plot_outcomes(trace: Trace, *, taxonomy: str = "repaired", ax: Axes | None =
     families = list(dict.fromkeys(table["family"]))
     outcomes = list(dict.fromkeys(table["outcome"]))
     if ax is None:
-        ax = style.new_axes(*outcomes_size(trace))
+        ax = theme.new_axes(*outcomes_size(trace))
     step = 0.84 / (len(outcomes) + 0.4)
-    with style.context():
+    with theme.context():
         for number, outcome in enumerate(outcomes):
             rows = table[table["outcome"] == outcome]
             apart = outcome == "no_brewing"
             offset = step * (number + 0.4 * apart - (len(outcomes) - 0.6) / 2)
             y = np.arange(len(families)) + offset
             x, low, high = (rows[c].to_numpy() for c in ("share", "low", "high"))
-            color = style.OUTCOME_COLORS[outcome]
+            color = theme.OUTCOME_COLORS[outcome]
             ax.hlines(y, 0, x, color=color, alpha=0.28, linewidth=2.6)
             drawn = ax.errorbar(
                 x,
                 y,
                 xerr=[x - low, high - x],
-                fmt=style.OUTCOME_MARKERS[outcome],
+                fmt=theme.OUTCOME_MARKERS[outcome],
                 color=color,
                 markersize=4.2,
-                markerfacecolor=style.PAPER if apart else color,
+                markerfacecolor=theme.PAPER if apart else color,
                 markeredgewidth=0.9 if apart else 0.4,
-                markeredgecolor=color if apart else style.PAPER,
+                markeredgecolor=color if apart else theme.PAPER,
                 elinewidth=1.1,
-                label=style.OUTCOME_NAMES[outcome] + (" (of all)" if apart else ""),
+                label=theme.OUTCOME_NAMES[outcome] + (" (of all)" if apart else ""),
             )
             drawn.lines[0].set_gid(outcome)
         for number in range(0, len(families), 2):
-            ax.axhspan(number - 0.5, number + 0.5, color=style.GRID, alpha=0.35, linewidth=0, zorder=0)
+            ax.axhspan(number - 0.5, number + 0.5, color=theme.GRID, alpha=0.35, linewidth=0, zorder=0)
         _label_axes(ax, table, families, taxonomy)
     return ax
 
@@ -131,14 +131,14 @@ def _label_axes(ax: Axes, table: pd.DataFrame, families: list[str], taxonomy: st
     ax.set_xlabel(
         "share of the n samples with an FPCL (no brewing: of all), 95 % interval clustered by shape"
     )
-    ax.grid(axis="x", color=style.GRID, linewidth=0.5)
+    ax.grid(axis="x", color=theme.GRID, linewidth=0.5)
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)
     ax.set_title(f"How samples end ({_TITLES[taxonomy]})")
-    style.legend_below(ax, 28, ncols=6, columnspacing=1.2, handletextpad=0.3)
+    theme.legend_below(ax, 28, ncols=6, columnspacing=1.2, handletextpad=0.3)
 
 
 def outcomes_size(trace: Trace) -> tuple[float, float]:
     """Width and height of the figure, in inches."""
     families = len(trace.items.families)
-    return style.TWO_COLUMNS, 1.0 + 0.64 * (families + (families > 1))
+    return theme.two_columns(), 1.0 + 0.64 * (families + (families > 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from brewlens.figures import style
+from brewlens.figures import theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +33,9 @@ def small_multiples(
     if figure is None:
         import matplotlib.pyplot as plt
 
-        with style.context():
+        with theme.context():
             figure = plt.figure(figsize=grid_size(len(families)), layout="constrained")
-    with style.context():
+    with theme.context():
         panels = figure.subplots(
             -(-len(families) // columns), columns, sharex=True, sharey=True, squeeze=False
         )
@@ -58,11 +58,11 @@ def small_multiples(
 def layer_axis(ax: Axes, n_layers: int) -> None:
     """Layers across, at most about eight of them named, and a grid behind what is drawn."""
     ax.set_xticks(range(0, n_layers, max(1, -(-n_layers // 8))))
-    ax.grid(axis="y", color=style.GRID, linewidth=0.5)
+    ax.grid(axis="y", color=theme.GRID, linewidth=0.5)
     ax.set_axisbelow(True)
 
 
 def grid_size(families: int) -> tuple[float, float]:
     """Width and height of the small multiples of so many families, in inches."""
-    width = style.TWO_COLUMNS if families > 1 else 1.3 * style.ONE_COLUMN
+    width = theme.two_columns() if families > 1 else 1.3 * theme.one_column()
     return width, 0.6 + 1.85 * -(-families // COLUMNS)

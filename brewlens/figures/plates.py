@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewlens.decoding.surface_control import OVERALL
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.accuracy import MARK, accuracy_table, plot_accuracy_grid
 from brewlens.figures.causal_use import (
     ALL,
@@ -69,25 +69,25 @@ def plates(trace: Trace) -> Iterator[Plate]:
     import pandas as pd
 
     for taxonomy, name in (("repaired", "outcomes"), ("paper", "outcomes_paper")):
-        figure = style.blank(*outcomes_size(trace))
+        figure = theme.blank(*outcomes_size(trace))
         plot_outcomes(trace, taxonomy=taxonomy, ax=_axes(figure))
         table = outcome_table(trace, taxonomy)
         yield Plate(name, figure, table, _outcomes_alt(table))
     size = grid_size(len(trace.items.families))
-    figure = plot_accuracy_grid(trace, figure=style.blank(*size))
+    figure = plot_accuracy_grid(trace, figure=theme.blank(*size))
     tables = [accuracy_table(trace, family) for family in trace.items.families]
     yield Plate("accuracy", figure, pd.concat(tables, ignore_index=True), _accuracy_alt(tables))
     if {"probe", "surface"} <= set(trace.readouts):
         table = surface_control_table(trace)
-        figure = plot_surface_control_grid(trace, table=table, figure=style.blank(*size))
+        figure = plot_surface_control_grid(trace, table=table, figure=theme.blank(*size))
         yield Plate("surface_control", figure, table, _surface_control_alt(table))
     if set(ONSETS) <= set(trace.onsets):
         table = onset_table(trace)
-        figure = plot_onsets_grid(trace, table=table, figure=style.blank(*size))
+        figure = plot_onsets_grid(trace, table=table, figure=theme.blank(*size))
         yield Plate("onsets", figure, table, _onsets_alt(table))
     yield from causal_plates(trace)
     for outcome, row in examples(trace).items():
-        figure = style.blank(*lifecycle_size(trace))
+        figure = theme.blank(*lifecycle_size(trace))
         plot_lifecycle(trace, row, ax=_axes(figure))
         yield Plate(
             f"lifecycle_{outcome}", figure, lifecycle_table(trace, row), _lifecycle_alt(trace, row), row
@@ -103,13 +103,13 @@ def causal_plates(trace: Trace) -> Iterator[Plate]:
     tables = trace.tables
     if len(tables.get("causal_verdicts", ())):
         table = verdict_table(trace)
-        figure = style.blank(*verdicts_size(table))
+        figure = theme.blank(*verdicts_size(table))
         plot_verdicts(trace, ax=_axes(figure))
         yield Plate("causal_verdicts", figure, table, _verdicts_alt(table))
     if "effects" in tables and (tables["effects"]["experiment"] == EXPERIMENT).any():
         yield from _use_plates(trace)
     if len(tables.get("components", ())) and len(table := contribution_table(trace)):
-        figure = style.blank(*grid_size(len(outcomes_of(table))))
+        figure = theme.blank(*grid_size(len(outcomes_of(table))))
         plot_contributions_grid(trace, table=table, figure=figure)
         yield Plate("contributions", figure, table, _contributions_alt(table))
 
@@ -134,7 +134,7 @@ def _use_plates(trace: Trace) -> Iterator[Plate]:
             continue
         table = causal_use_table(trace, edit=edit, measure=measure, aligned=aligned)
         table = table[table["family"].isin(rows["family"].unique())].reset_index(drop=True)
-        figure = style.blank(*grid_size(table["edit" if edit is None else "family"].nunique()))
+        figure = theme.blank(*grid_size(table["edit" if edit is None else "family"].nunique()))
         plot_causal_use_grid(trace, edit=edit, measure=measure, aligned=aligned, table=table, figure=figure)
         yield Plate(name, figure, table, _use_alt(table))
 
@@ -147,7 +147,7 @@ def write(trace: Trace, folder: str | Path) -> list[Path]:
 
 
 def _axes(figure: Figure):
-    with style.context():
+    with theme.context():
         return figure.add_subplot()
 
 
@@ -155,7 +155,7 @@ def _outcomes_alt(table: pd.DataFrame) -> str:
     parts = []
     for family, rows in table[table["outcome"] != "format_miss"].groupby("family", sort=False):
         shares = ", ".join(
-            f"{style.OUTCOME_NAMES[r.outcome]} {100 * r.share:.1f} %"
+            f"{theme.OUTCOME_NAMES[r.outcome]} {100 * r.share:.1f} %"
             for r in rows.itertuples()
             if r.share == r.share
         )
@@ -167,7 +167,7 @@ def _accuracy_alt(tables: list[pd.DataFrame]) -> str:
     parts = []
     for table in tables:
         best = table[table["layer"].notna()].sort_values("accuracy", ascending=False, kind="stable")
-        tops = [f"{style.decoder(d).name} {100 * r.iloc[0]['accuracy']:.0f} % at layer {r.iloc[0]['layer']}"
+        tops = [f"{theme.decoder(d).name} {100 * r.iloc[0]['accuracy']:.0f} % at layer {r.iloc[0]['layer']}"
                 for d, r in best.groupby("decoder", sort=False)]  # fmt: skip
         parts.append(f"{_marked(table)}: {', '.join(tops)}")
     return "Accuracy by layer. Best layer of each decoder, by family. " + "; ".join(parts) + "."
@@ -249,5 +249,5 @@ def _lifecycle_alt(trace: Trace, row: int) -> str:
     return (
         f"Distribution over the answer classes at every layer, for sample {life.item_ids[row]}. {marks}. "
         f"Right answer {life.answers[row]}, model's answer {life.output[row]}, outcome "
-        f"{style.OUTCOME_NAMES[life.outcome[row]]}."
+        f"{theme.OUTCOME_NAMES[life.outcome[row]]}."
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brewlens.decoding.surface_control import OVERALL
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.figures.accuracy import decodable, panel_title, rows_of
 from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.stats import benjamini_hochberg, clustered_mean, detectable
@@ -90,21 +90,21 @@ def plot_surface_control(
         ValueError: If the family is unknown, or the trace has no probe or no baseline.
     """
     table = surface_control_table(trace, OVERALL if family is None else family)
-    ax = style.new_axes(style.ONE_COLUMN, 2.6) if ax is None else ax
-    with style.context():
+    ax = theme.new_axes(theme.one_column(), 2.6) if ax is None else ax
+    with theme.context():
         _draw(ax, table)
         if legend:
-            style.legend_below(ax, 28, ncols=1, handlelength=2.6)
+            theme.legend_below(ax, 28, ncols=1, handlelength=2.6)
     return ax
 
 
 def _draw(ax: Axes, table: pd.DataFrame) -> None:
-    look, grey = style.decoder("probe"), style.decoder("chance").color
+    look, grey = theme.decoder("probe"), theme.decoder("chance").color
     layer = table["layer"].to_numpy(int)
     value, low, high, least = (100 * table[c].to_numpy() for c in ("difference", "low", "high", "detectable"))
     missed = ax.fill_between(layer, -least, least, color=grey, alpha=0.2, linewidth=0)
     missed.set(label="below the minimum detectable difference", gid="detectable")
-    ax.axhline(0, color=style.INK, linewidth=0.8, zorder=1.5)
+    ax.axhline(0, color=theme.INK, linewidth=0.8, zorder=1.5)
     band = ax.fill_between(layer, low, high, color=look.color, alpha=0.18, linewidth=0)
     band.set(label="95 % interval, clustered by shape", gid="interval")
     ax.plot(

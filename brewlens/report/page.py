@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import jinja2
 from markupsafe import Markup, escape
 
-from brewlens.figures import plates, save, style
+from brewlens.figures import plates, save, theme
 from brewlens.figures.lifecycle import LANDMARKS, decoders_of
 from brewlens.files import replacing
 from brewlens.lifecycle.landmarks import NEVER
@@ -33,12 +33,12 @@ _FAMILY = (
 )
 _MODEL = ("name", "revision", "weights_hash", "tokenizer_hash", "dtype", "device", "d_model")
 _THEMED = {
-    style.INK: "var(--ink)",
-    style.MUTED: "var(--muted)",
-    style.GRID: "var(--grid)",
-    style.FILL: "var(--fill)",
-    style.PAPER: "var(--paper)",
-    style.DECODERS["probe"].color: "var(--blue)",  # too dark on a dark page
+    theme.INK: "var(--ink)",
+    theme.MUTED: "var(--muted)",
+    theme.GRID: "var(--grid)",
+    theme.FILL: "var(--fill)",
+    theme.PAPER: "var(--paper)",
+    theme.DECODERS["probe"].color: "var(--blue)",  # too dark on a dark page
 }
 _DRAWN = tuple(o for o in OUTCOMES if o != "no_brewing")
 
@@ -109,8 +109,8 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
             ("outcomes", "repaired rule", _DRAWN),
             ("outcomes_paper", "paper’s rule", RESOLUTION),
         ],
-        "colors": {name: _THEMED.get(color, color) for name, color in style.OUTCOME_COLORS.items()},
-        "names": style.OUTCOME_NAMES,
+        "colors": {name: _THEMED.get(color, color) for name, color in theme.OUTCOME_COLORS.items()},
+        "names": theme.OUTCOME_NAMES,
         "warnings": warnings_of(summary),
         "figures": figures,
         "causal": causal(trace, figures),
@@ -118,8 +118,8 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
         "outcome_count": {o: int((trace.lifecycle.outcome == o).sum()) for o in OUTCOMES},
         "onset_rows": _onset_rows(summary.get("onsets", [])),
         "grids": [_grid(name, summary["configurations"]) for name, _ in groups],
-        "roles": [(r.decoder, style.decoder(r.decoder).name) for r in decoders_of(trace)],
-        "decoders": [style.decoder(name).name for name in trace.readouts],
+        "roles": [(r.decoder, theme.decoder(r.decoder).name) for r in decoders_of(trace)],
+        "decoders": [theme.decoder(name).name for name in trace.readouts],
         "folds": len(set(trace.folds.tolist())),
         "settings": trace.lifecycle.settings,
     }

@@ -22,6 +22,8 @@ from brewlens.study.store import RunFolderError, read_manifest
 def load_run(folder: str | Path) -> Trace:
     """Read a finished run folder.
 
+    A folder without its residuals or probes, by far its largest files, is read without them.
+
     Raises:
         RunFolderError: If it is not a run folder, or the run did not finish.
     """
@@ -36,14 +38,15 @@ def load_run(folder: str | Path) -> Trace:
     items, folds = tables.read_items(folder, manifest["items"])
     readouts = tables.read_readouts(folder / "readouts.safetensors", items.ids)
     shards = sorted(name for name in stages if name.startswith("residuals/") and "near_ood" not in name)
-    residuals, output = read_captured([folder / s for s in shards])
+    paths = [folder / s for s in shards]
+    residuals = read_captured(paths)[0] if all(path.exists() for path in paths) else None
     import pandas as pd
 
     samples = pd.read_parquet(folder / "samples.parquet")
     life = lifecycles(
         items,
         readouts,
-        output.predicted,
+        readouts["probe"].target_index(samples["output"]),
         samples["format_miss"].to_numpy(dtype=bool),
         tail_start=plan["tail_start"],
         confident=plan["confident"],
@@ -60,11 +63,13 @@ def with_analysis(trace: Trace, folder: Path, manifest: Mapping[str, Any]) -> Tr
     found = tables.read_tables(folder, manifest)
     if tables.INTERVENTIONS in manifest["stages"]:
         found[tables.EFFECTS] = pd.read_parquet(folder / tables.EFFECTS_FILE)
+    if tables.TOKENS in manifest["stages"]:
+        found[tables.TOKENS] = pd.read_parquet(folder / tables.TOKENS_FILE)
     return replace(
         trace,
         tables=found,
         onsets=tables.read_onsets(folder / "onsets.safetensors"),
-        probes=Probes.load(folder / PROBES),
+        probes=Probes.load(folder / PROBES) if (folder / PROBES).exists() else None,
     )
 
 

@@ -39,6 +39,7 @@ from brewlens.decoding.fold_fit import Kind
 from brewlens.decoding.probes import Probes
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle import Lifecycle, lifecycle
+from brewlens.pieces import token_table
 from brewlens.residuals import Residuals
 from brewlens.results import Trace
 from brewlens.study.analysis import CONSTANT_PROMPT, RESAMPLES, analyse
@@ -306,6 +307,7 @@ def trace(
         confident=confident,
     )
     tables = {name: table for d in decoded for name, table in d.tables.items()}
+    tables["tokens"] = token_table(model, items)
     probes = next((d.probes for d in decoded if d.probes is not None), None)
     made = Trace(items, fold, readouts, life, model.name, residuals, tables=tables, probes=probes)
     return analyse(made, resamples=resamples, seed=seed)

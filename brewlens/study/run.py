@@ -17,6 +17,7 @@ from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.capturing import SHARD, read_shards, write_shard
 from brewlens.decoding import NearOOD, majority
 from brewlens.files import write_json
+from brewlens.pieces import token_table
 from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
@@ -100,6 +101,11 @@ class _Run:
         self._check_disk(len(items))
         classes = classes_of(self.plan, items)
         space = model.answer_space(items.prompts, classes, scoring=self.plan.scoring, end=self.plan.end)
+        self._stage(
+            "tokens",
+            key_of("tokens", items_key, model.tokenizer_hash),
+            lambda: self._write_tokens(items),
+        )
         residuals, output = self._capture(items, space, items_key)
         options = options_of(self.plan)
 
@@ -141,6 +147,10 @@ class _Run:
         files = tables.write_items(self.store.folder, items, folds)
         self.store.note(items={**items.provenance, "n": len(items), "fingerprint": items.fingerprint})
         return files
+
+    def _write_tokens(self, items: ItemSet) -> list[str]:
+        write_table(self.store.path(tables.TOKENS_FILE), token_table(self.model, items))
+        return [tables.TOKENS_FILE]
 
     def _check_disk(self, n: int) -> None:
         need = disk_bytes(n, self.model.n_layers, self.model.d_model, self.plan.dtype)

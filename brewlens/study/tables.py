@@ -27,6 +27,8 @@ _FIXED = (*_PLAIN, "twins", "fold")
 INTERVENTIONS = "interventions"
 EFFECTS = "effects"
 EFFECTS_FILE = f"{EFFECTS}.parquet"
+TOKENS = "tokens"
+TOKENS_FILE = f"{TOKENS}.parquet"
 
 
 def items_frame(items: Iterable[Item], folds: np.ndarray | None = None) -> pd.DataFrame:

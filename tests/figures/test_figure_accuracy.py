@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from synthetic import synthetic_trace
 
-from brewlens.figures import accuracy_table, plot_accuracy, plot_accuracy_grid, style
+from brewlens.figures import accuracy_table, plot_accuracy, plot_accuracy_grid, theme
 from brewlens.stats import clustered_share, detectable_shares
 
 mpl.use("agg")
 
 
 def name_of(decoder):
-    return style.decoder(decoder).name
+    return theme.decoder(decoder).name
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_figure_draws_the_table(trace):
     ax = Figure().add_subplot()
     assert plot_accuracy(trace, family="computing", ax=ax) is ax
     lines = {
-        name: line for line in ax.get_lines() for name in style.DECODERS if name_of(name) == line.get_label()
+        name: line for line in ax.get_lines() for name in theme.DECODERS if name_of(name) == line.get_label()
     }
     lines["model"] = next(c.lines[0] for c in ax.containers if c.get_label() == name_of("model"))
     table = accuracy_table(trace, "computing")

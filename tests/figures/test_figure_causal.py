@@ -21,7 +21,7 @@ from brewlens.figures import (
     plot_contributions_grid,
     plot_verdicts,
     save,
-    style,
+    theme,
     verdict_table,
 )
 from brewlens.figures.causal_use import FEW, MEASURES
@@ -90,7 +90,7 @@ def test_the_line_is_the_treatment_and_its_band_the_interval(trace):
         assert band[at] == pytest.approx((row["low"], row["high"]))
     hollow = drawn["few-counterfactual"]
     assert points_of(hollow) == few
-    assert hollow.get_markerfacecolor() == style.PAPER and hollow.get_linestyle() == "None"
+    assert hollow.get_markerfacecolor() == theme.PAPER and hollow.get_linestyle() == "None"
     assert ax.get_title(loc="right") == f"n = {min(r['n'] for r in rows)}–{max(r['n'] for r in rows)}"
 
 
@@ -173,7 +173,7 @@ def test_two_treatments_of_one_edit_have_their_own_names(trace):
 
 def test_the_scale_holds_every_interval_of_enough_samples(trace):
     table = causal_use_table(trace, edit="whole")
-    low, high = plot_causal_use_grid(trace, edit="whole", figure=style.blank(6, 3)).axes[0].get_ylim()
+    low, high = plot_causal_use_grid(trace, edit="whole", figure=theme.blank(6, 3)).axes[0].get_ylim()
     shown = table[(table["family"] != "overall") & ~table["few"]]
     assert low < shown["low"].min() and shown["high"].max() < high
 
@@ -182,13 +182,13 @@ def test_the_legend_of_a_grid_names_what_any_panel_shows(trace):
     effects = trace.tables["effects"]
     first_only = effects[~((effects["edit"] == "whole") & (effects["donor"] == "random_subspace"))]
     fewer = replace(trace, tables={**trace.tables, "effects": first_only})
-    figure = plot_causal_use_grid(fewer, figure=style.blank(6, 3))
+    figure = plot_causal_use_grid(fewer, figure=theme.blank(6, 3))
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["whole state", "probe’s subspace", "learned subspace"]
     (legend,) = figure.legends
     named = [text.get_text() for text in legend.get_texts()]
     assert "placebo: random subspace" in named and len(named) == len(set(named))
-    by_family = plot_causal_use_grid(trace, edit="whole", figure=style.blank(6, 3))
+    by_family = plot_causal_use_grid(trace, edit="whole", figure=theme.blank(6, 3))
     assert [ax.get_title(loc="left") for ax in by_family.axes] == list(FAMILIES)
 
 
@@ -284,13 +284,13 @@ def test_heads_are_no_bars_and_few_samples_no_panel(trace):
     assert table[table["outcome"] == "overprocessed"]["overtaken"].sum() == 48
     components = trace.tables["components"]
     few = components["n"].where(components["outcome"] != "unresolved", FEW - 1)
-    figure = plot_contributions_grid(changed(trace, "components", n=few), figure=style.blank(6, 3))
+    figure = plot_contributions_grid(changed(trace, "components", n=few), figure=theme.blank(6, 3))
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.axison]
     assert titles == ["resolved  (n = 300)", "overprocessed  (n = 60)"]
     tiny = changed(trace, "components", n=FEW - 1)
     assert not len(contribution_table(tiny)) and "contributions" not in [p.name for p in causal_plates(tiny)]
     with pytest.raises(ValueError, match="needs an outcome of at least 10 samples"):
-        plot_contributions_grid(tiny, figure=style.blank(6, 3))
+        plot_contributions_grid(tiny, figure=theme.blank(6, 3))
 
 
 CAUSAL = [
@@ -331,9 +331,9 @@ def test_the_same_figure_has_the_same_bytes(trace, tmp_path):
     made = []
     for folder in ("a", "b"):
         grids = {
-            "use": plot_causal_use_grid(trace, figure=style.blank(6, 3)),
-            "contributions": plot_contributions_grid(trace, figure=style.blank(6, 3)),
-            "verdicts": plot_verdicts(trace, ax=style.blank(6, 4).add_subplot()).figure,
+            "use": plot_causal_use_grid(trace, figure=theme.blank(6, 3)),
+            "contributions": plot_contributions_grid(trace, figure=theme.blank(6, 3)),
+            "verdicts": plot_verdicts(trace, ax=theme.blank(6, 4).add_subplot()).figure,
         }
         table = verdict_table(trace)
         made.append([path for name, f in grids.items() for path in save(f, tmp_path / folder / name, table)])

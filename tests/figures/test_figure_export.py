@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from synthetic import synthetic_trace
 
 from brewlens import figures
-from brewlens.figures import style
+from brewlens.figures import theme
 from brewlens.lifecycle import OUTCOMES
 
 mpl.use("agg")
@@ -44,7 +44,7 @@ def test_another_figure_has_other_bytes(trace, tmp_path):
     other = trace.select(range(13))
     made = {}
     for name, t in (("a", trace), ("b", other)):
-        ax = figures.plot_outcomes(t, ax=style.blank(5, 3).add_subplot())
+        ax = figures.plot_outcomes(t, ax=theme.blank(5, 3).add_subplot())
         made[name] = figures.save(ax.figure, tmp_path / name, figures.outcome_table(t))
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(made["a"], made["b"], strict=True))
 
@@ -82,7 +82,7 @@ def test_rcparams_are_as_before(trace, tmp_path):
         plt.close(ax.figure)
     plt.close(figures.plot_accuracy_grid(trace))
     assert mpl.rcParams == before
-    with style.context():
+    with theme.context():
         assert mpl.rcParams != before
 
 
@@ -98,13 +98,13 @@ def test_plates_leave_no_figure_open_and_write_nothing(trace, tmp_path, monkeypa
 
 
 def test_every_outcome_has_its_own_colour():
-    assert set(style.OUTCOME_COLORS) == set(OUTCOMES) == set(style.OUTCOME_MARKERS)
-    assert len(set(style.OUTCOME_COLORS.values())) == len(OUTCOMES)
-    colors = [line.color for line in style.DECODERS.values()]
+    assert set(theme.OUTCOME_COLORS) == set(OUTCOMES) == set(theme.OUTCOME_MARKERS)
+    assert len(set(theme.OUTCOME_COLORS.values())) == len(OUTCOMES)
+    colors = [line.color for line in theme.DECODERS.values()]
     assert len(set(colors)) == len(colors)
     # The report gives these to the page's theme: data drawn in them would change colour with it.
-    themed = {style.INK, style.MUTED, style.GRID, style.FILL, style.PAPER}
-    assert not themed & {*style.OUTCOME_COLORS.values(), *colors} - {style.INK}
+    themed = {theme.INK, theme.MUTED, theme.GRID, theme.FILL, theme.PAPER}
+    assert not themed & {*theme.OUTCOME_COLORS.values(), *colors} - {theme.INK}
 
 
 def test_the_room_does_not_import_a_model():

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic import synthetic_trace
 
-from brewlens.figures import onset_table, plates, plot_onsets, plot_onsets_grid, save, style
+from brewlens.figures import onset_table, plates, plot_onsets, plot_onsets_grid, save, theme
 from brewlens.figures.onsets import first_hits_by_chance
 from brewlens.lifecycle import NEVER
 from brewlens.lifecycle.nulls import strata
@@ -127,7 +127,7 @@ def test_the_figure_draws_the_table(trace):
     for curve, rows in table.groupby("curve"):
         assert np.allclose(lines[curve].get_ydata(), rows["share"])
         assert lines[curve].get_xdata().tolist() == list(range(LAYERS))
-    grey = style.decoder("chance").color
+    grey = theme.decoder("chance").color
     assert {lines[c].get_color() for c in ("fpcl_null", "fcc_null")} == {grey}
     named = {text.get_gid(): text.get_text() for text in ax.texts}
     never = table[table["curve"] == "available"]["never"].iloc[0]
@@ -158,7 +158,7 @@ def test_a_plate_only_where_there_are_onsets(trace, tmp_path):
     plate = next(p for p in plates(trace) if p.name == "onsets")
     assert "loop: half available by layer" in plate.alt
     assert [ax.get_title(loc="left") for ax in plate.figure.axes] == ["computing  (n = 54)", "loop  (n = 54)"]
-    again = plot_onsets_grid(trace, figure=style.blank(*plate.figure.get_size_inches()))
+    again = plot_onsets_grid(trace, figure=theme.blank(*plate.figure.get_size_inches()))
     made = [save(f, tmp_path / name, plate.data) for name, f in (("a", plate.figure), ("b", again))]
     assert [p.read_bytes() for p in made[0]] == [p.read_bytes() for p in made[1]]
     without = replace(trace, onsets={})

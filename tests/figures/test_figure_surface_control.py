@@ -18,8 +18,8 @@ from brewlens.figures import (
     plot_surface_control,
     plot_surface_control_grid,
     save,
-    style,
     surface_control_table,
+    theme,
 )
 
 mpl.use("agg")
@@ -128,7 +128,7 @@ def test_the_figure_draws_the_table(trace):
 def test_files_have_the_same_bytes_when_made_again(trace, tmp_path):
     table = surface_control_table(trace)
     made = [
-        save(plot_surface_control_grid(trace, table=table, figure=style.blank(5, 3)), tmp_path / name, table)
+        save(plot_surface_control_grid(trace, table=table, figure=theme.blank(5, 3)), tmp_path / name, table)
         for name in ("a", "b")
     ]
     assert [p.read_bytes() for p in made[0]] == [p.read_bytes() for p in made[1]]

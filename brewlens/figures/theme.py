@@ -6,8 +6,9 @@ deficiencies tell apart; markers and line styles repeat what colour says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,6 @@ import matplotlib as mpl
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-ONE_COLUMN = 3.35
-"""Width of a figure in one column of a paper, in inches."""
-TWO_COLUMNS = 6.9
-"""Width of a figure across both columns, in inches."""
 
 # The report replaces these five by the colours of the reader's theme, so nothing else may use them.
 INK = "#1d2329"
@@ -108,6 +104,93 @@ _RC = {
 }
 
 
+@dataclass(frozen=True)
+class Venue:
+    """What a place of publication asks of figures.
+
+    Attributes:
+        name: Of the venue.
+        one_column: Width of a figure in one column, in inches.
+        two_columns: Width of a figure across the page, in inches.
+        rc: Fonts, on top of brewlens' own style.
+    """
+
+    name: str
+    one_column: float
+    two_columns: float
+    rc: Mapping[str, object]
+
+
+_HOUSE = Venue("brewlens", 3.35, 6.9, {})
+_current: ContextVar[Venue] = ContextVar("venue", default=_HOUSE)
+_FONTS = ("font.family", "font.serif", "font.sans-serif", "mathtext.fontset", "font.size")
+_FONT_SIZES = ("axes.labelsize", "axes.titlesize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize")
+
+
+def venues() -> tuple[str, ...]:
+    """Names that :func:`style` takes: those of the bundles of tueplots, with and without their year."""
+    from tueplots import bundles
+
+    dated = [name for name in vars(bundles) if name[-4:].isdigit()]
+    return tuple(sorted({"brewlens", *dated, *(name[:-4] for name in dated)}))
+
+
+def venue(name: str) -> Venue:
+    """A venue by name; without a year it is the latest that is known.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    import inspect
+
+    from tueplots import bundles
+
+    if name == "brewlens":
+        return _HOUSE
+    found = sorted(n for n in vars(bundles) if n == name or (n[:-4] == name and n[-4:].isdigit()))
+    if not found or name not in venues():
+        raise ValueError(f"unknown venue {name!r}; choose one of {', '.join(venues())}")
+    bundle = getattr(bundles, found[-1])
+    takes = inspect.signature(bundle).parameters
+    plain = {"usetex": False} if "usetex" in takes else {}
+    # One wide column has no half: two figures side by side take what two columns would.
+    rc = bundle(**plain, **({"column": "half"} if "column" in takes else {"rel_width": 0.5}))
+    page = bundle(**plain, **({"column": "full"} if "column" in takes else {}))
+    fonts = {key: rc[key] for key in (*_FONTS, *_FONT_SIZES) if key in rc}
+    return Venue(found[-1], rc["figure.figsize"][0], page["figure.figsize"][0], fonts)
+
+
+@contextmanager
+def style(name: str = "brewlens") -> Iterator[Venue]:
+    """Draw for a venue inside the block: its column widths, fonts and font sizes, by tueplots.
+
+    Only brewlens' own figures look at it; matplotlib's parameters stay as they are. Draw and save inside
+    the block. LaTeX is not run: letters are those of the first of the venue's fonts that the machine has,
+    so that other machines may draw other bytes; the house style brings its font along.
+
+    Args:
+        name: ``neurips``, ``icml2024``, ...; see :func:`venues`.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    token = _current.set(venue(name))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+def one_column() -> float:
+    """Width of a figure in one column of a paper, in inches."""
+    return _current.get().one_column
+
+
+def two_columns() -> float:
+    """Width of a figure across both columns, in inches."""
+    return _current.get().two_columns
+
+
 @contextmanager
 def context() -> Iterator[None]:
     """Draw in this style inside the block; the parameters that it sets are as before after it.
@@ -115,8 +198,9 @@ def context() -> Iterator[None]:
     Not ``rc_context``, which puts all of them back: a notebook's backend, which matplotlib starts with the
     first figure, makes itself interactive, and would show no figure but that one.
     """
-    before = {name: mpl.rcParams[name] for name in _RC}
-    mpl.rcParams.update(_RC)
+    wanted = {**_RC, **_current.get().rc}
+    before = {name: mpl.rcParams[name] for name in wanted}
+    mpl.rcParams.update(wanted)
     try:
         yield
     finally:
