@@ -59,8 +59,23 @@ def write(record: Record, machine: Mapping[str, object], folder: Path) -> list[P
             temporary.write_text(text, encoding="utf-8")
         paths.append(folder / name)
     if record.fits:
-        paths += save(scaling_figure(record), folder / "scaling", record.point_frame())
+        settings = record.settings
+        figure = scaling_figure(
+            record.point_frame(), record.fits, settings.shape.layers, settings.scaling_layers_samples
+        )
+        paths += save(figure, folder / "scaling", record.point_frame())
     return paths
+
+
+def stored_scaling(path: Path) -> tuple[Figure, pd.DataFrame]:
+    """The scaling figure of an earlier run, from its ``results.json``, and its points."""
+    import pandas as pd
+
+    content = json.loads(path.read_text("utf-8"))
+    fits = {axis: Fit(**fit) for axis, fit in content["fits"].items()}
+    points, settings = pd.DataFrame(content["points"]), content["settings"]
+    layers, samples = settings["shape"]["layers"], settings["scaling_layers_samples"]
+    return scaling_figure(points, fits, layers, samples), points
 
 
 def frame(record: Record) -> pd.DataFrame:
@@ -134,17 +149,21 @@ def number(value: float) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
 
 
-def scaling_figure(record: Record) -> Figure:
-    """Seconds of an injection against samples and against layers, with the fitted exponents."""
-    points, settings = record.point_frame().sort_values("value"), record.settings
-    labels = {
-        "samples": f"samples $N$, at {settings.shape.layers} layers",
-        "layers": f"layers $L$, at {settings.scaling_layers_samples} samples",
-    }
+def scaling_figure(points: pd.DataFrame, fits: Mapping[str, Fit], layers: int, samples: int) -> Figure:
+    """Seconds of an injection against samples and against layers, with the fitted exponents.
+
+    Args:
+        points: axis, value, way, seconds.
+        fits: By axis.
+        layers: Of the model whose samples vary.
+        samples: Of the models whose layers vary.
+    """
+    points = points.sort_values("value")
+    labels = {"samples": f"samples $N$, at {layers} layers", "layers": f"layers $L$, at {samples} samples"}
     with theme.context():
         figure = theme.blank(theme.two_columns(), 2.9)
         panels = figure.subplots(1, 2, sharey=True)
-        for ax, (axis, fit) in zip(panels, record.fits.items(), strict=True):
+        for ax, (axis, fit) in zip(panels, fits.items(), strict=True):
             _panel(ax, points.loc[points["axis"] == axis], fit)
             ax.set_xlabel(labels[axis])
             ax.set_title(f"time ~ ${labels[axis].split('$')[1]}^{{{fit.slope:.2f} \\pm {fit.error:.2f}}}$")

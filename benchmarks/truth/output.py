@@ -47,8 +47,8 @@ def write(found: Repeated, out: Path, docs: Path) -> str:
     _write(out / "truth.csv", pd.concat(rows, ignore_index=True).to_csv(index=False, lineterminator="\n"))
     _write(out / "truth.json", json.dumps(content, indent=1) + "\n")
     if "planted" in found.tables:
-        figure, drawn = draw(found.tables["planted"])
-        save(figure, docs / "onsets", drawn)
+        drawn = errors(found.tables["planted"])
+        save(draw(drawn), docs / "onsets", drawn)
     return page
 
 
@@ -146,33 +146,48 @@ def _share(hits: pd.Series) -> tuple[int, float, float, float]:
     return (0, np.nan, np.nan, np.nan) if found is None else (found.n, found.value, found.low, found.high)
 
 
-def draw(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Errors of onsets and first hits in layers, by noise; and the numbers drawn."""
+def errors(table: pd.DataFrame) -> pd.DataFrame:
+    """Distribution of the errors of onsets and first hits in layers, by noise; ends are gathered."""
     rows = table[table["landmark"].isin(list(_FIRST)) & (table["truth"] >= 0)]
-    errors = np.arange(-12, 7)
+    layers = np.arange(-12, 7)
     records = []
+    for noise, group in rows.groupby("noise", sort=False):
+        for landmark, part in group.groupby("landmark", sort=False):
+            for column, names in (("onset", _NAMES), ("first_hit", _FIRST)):
+                there = part[part[column] >= 0]
+                error = (there[column] - there["truth"]).clip(layers[0], layers[-1])
+                shares = error.value_counts().reindex(layers, fill_value=0) / len(part)
+                fixed = (noise, group["run"].nunique(), names[landmark])
+                records += [(*fixed, int(e), float(v), len(part)) for e, v in shares.items()]
+    return pd.DataFrame(records, columns=["noise", "models", "estimate", "error_layers", "share", "n"])
+
+
+_LOOKS = {
+    "available from": ("#0072b2", "-"),
+    "FPCL": ("#0072b2", (0, (3, 1.5))),
+    "ready from": ("#d55e00", "-"),
+    "FCC": ("#d55e00", (0, (3, 1.5))),
+}
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Figure of :func:`errors`."""
     figure = theme.blank(theme.two_columns(), 2.9)
     with theme.context():
         panels = figure.subplots(1, 3, sharey=True)
-        for ax, (noise, group) in zip(panels, rows.groupby("noise", sort=False), strict=False):
-            for landmark, color in (("available_from", "#0072b2"), ("ready_from", "#d55e00")):
-                part = group[group["landmark"] == landmark]
-                for column, dashes in (("onset", "-"), ("first_hit", (0, (3, 1.5)))):
-                    there = part[part[column] >= 0]
-                    error = (there[column] - there["truth"]).clip(errors[0], errors[-1])
-                    shares = error.value_counts().reindex(errors, fill_value=0) / len(part)
-                    name = _FIRST[landmark] if column == "first_hit" else _NAMES[landmark]
-                    ax.step(errors, shares, where="mid", color=color, linestyle=dashes, label=name)
-                    records += [(noise, name, int(e), float(v), len(part)) for e, v in shares.items()]
-            n_runs = group["run"].nunique()
-            ax.set_title(f"{noise} noise  ({n_runs} models)")
+        for ax, (noise, group) in zip(panels, table.groupby("noise", sort=False), strict=False):
+            for name, (color, dashes) in _LOOKS.items():
+                rows = group[group["estimate"] == name]
+                layer, share_there = rows["error_layers"].to_numpy(), rows["share"].to_numpy()
+                ax.step(layer, share_there, where="mid", color=color, linestyle=dashes, label=name)
+            ax.set_title(f"{noise} noise  ({group['models'].iloc[0]} models)")
             ax.set_xlabel("estimate − truth, layers")
             ax.axvline(0, color=theme.GRID, linewidth=0.8, zorder=0)
             ax.set_ylim(0, 1)
         panels[0].set_ylabel("share of samples")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    return figure, pd.DataFrame(records, columns=["noise", "estimate", "error_layers", "share", "n"])
+    return figure
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -122,7 +122,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text("utf-8"))
     except OSError:
-        raise RunFolderError(f"{folder} is not a run folder: it has no {MANIFEST}") from None
+        runs = sorted(p.parent.name for p in Path(folder).glob(f"*/{MANIFEST}"))
+        several = f"; it holds the runs {', '.join(runs)}, give one of them" if runs else ""
+        raise RunFolderError(f"{folder} is not a run folder: it has no {MANIFEST}{several}") from None
     except json.JSONDecodeError as error:
         raise RunFolderError(f"{path} is damaged ({error.msg}); remove it and run again") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):

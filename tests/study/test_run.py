@@ -193,6 +193,33 @@ def test_loading_gives_what_the_session_had(finished, tiny_model, plan):
     assert loaded.residuals.tokens == live.residuals.tokens
 
 
+def test_a_folder_that_lost_its_largest_files_is_read_without_them(finished, tmp_path):
+    import shutil
+
+    small, whole = copy(finished, tmp_path), load_run(finished)
+    shutil.rmtree(small / "residuals")
+    (small / "probes.safetensors").unlink()
+    loaded = load_run(small)
+    assert loaded.residuals is None and loaded.probes is None
+    assert whole.residuals is not None and whole.probes is not None
+    assert loaded.to_frame().equals(whole.to_frame())
+    assert loaded.tables.keys() == whole.tables.keys()
+
+
+def test_tokens_are_those_that_the_model_read(finished):
+    loaded = load_run(finished)
+    tokens = loaded.tables["tokens"].set_index("id")["token_ids"]
+    read = dict(zip(loaded.residuals.item_ids, loaded.residuals.tokens, strict=True))
+    assert all(tuple(tokens[i]) == read[i] for i in loaded.items.ids)
+
+
+def test_a_folder_of_several_runs_names_them(finished, tmp_path):
+    with pytest.raises(RunFolderError, match=r"no manifest\.json; it holds the runs done"):
+        load_run(finished.parent)
+    with pytest.raises(RunFolderError, match=r"no manifest\.json$"):
+        load_run(tmp_path)
+
+
 def test_summary_numbers_by_hand(finished):
     tr = load_run(finished)
     summary = summarise(tr, majority(tr.items, tr.folds))
