@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test types bench truth clean
+.PHONY: demo test types figures docs notebooks bench truth clean
 
 demo: $(STAMP)
 	$(BIN)/brewlens run
@@ -16,6 +16,13 @@ test: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/pyright
+
+# Every figure of README and docs, from docs/run and benchmarks/results: the same bytes each time.
+figures: $(STAMP)
+	$(BIN)/python -m docs.draw
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 # About ten minutes on two cores; let the machine do nothing else meanwhile.
 bench: $(STAMP)

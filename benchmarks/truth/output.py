@@ -28,7 +28,7 @@ _FIRST = {"available_from": "FPCL", "ready_from": "FCC"}
 
 
 def write(found: Repeated, out: Path, docs: Path) -> str:
-    """``truth.md``, ``truth.csv``, ``truth.json`` in ``out``, ``onsets.*`` in ``docs``; returns the page."""
+    """``truth.md``, ``truth.csv``, ``truth.json`` in ``out``, ``onset_errors.*`` in ``docs``; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
     content = _before(out / "truth.json")
     for part, table in found.tables.items():
@@ -48,7 +48,7 @@ def write(found: Repeated, out: Path, docs: Path) -> str:
     _write(out / "truth.json", json.dumps(content, indent=1) + "\n")
     if "planted" in found.tables:
         drawn = errors(found.tables["planted"])
-        save(draw(drawn), docs / "onsets", drawn)
+        save(draw(drawn), docs / "onset_errors", drawn)
     return page
 
 

@@ -189,3 +189,20 @@ def plot_accuracy_grid(trace: Trace, *, figure: Figure | None = None) -> Figure:
         lambda ax, family: plot_accuracy(trace, family=family, ax=ax, legend=False),
         figure=figure,
     )
+
+
+def marked(table: pd.DataFrame) -> str:
+    """Family of a panel's table in words, and whether its answers can be had from the text."""
+    row = table.iloc[0]
+    return f"{row['family']} ({MARK})" if row["decodable"] else str(row["family"])
+
+
+def accuracy_alt(table: pd.DataFrame) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    parts = []
+    for _, rows in table.groupby("family", sort=False):
+        best = rows[rows["layer"].notna()].sort_values("accuracy", ascending=False, kind="stable")
+        tops = [f"{theme.decoder(d).name} {100 * r.iloc[0]['accuracy']:.0f} % at layer {r.iloc[0]['layer']}"
+                for d, r in best.groupby("decoder", sort=False)]  # fmt: skip
+        parts.append(f"{marked(rows)}: {', '.join(tops)}")
+    return "Accuracy by layer. Best layer of each decoder, by family. " + "; ".join(parts) + "."

@@ -312,3 +312,17 @@ def _ends(values: Float[np.ndarray, "value"]) -> tuple[float, float]:
 
 def _signed(offset: int) -> str:
     return f"{offset:+d}".replace("-", "−") if offset else "0"
+
+
+def causal_use_alt(table: pd.DataFrame) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    parts = []
+    for (family, edit), rows in table[~table["control"]].groupby(["family", "edit"], sort=False):
+        enough = rows if rows["few"].all() else rows[~rows["few"]]
+        most = rows.loc[enough["net"].abs().idxmax()]
+        beside = table[table["control"] & (table["family"] == family) & (table["edit"] == edit)]
+        beside = beside[beside["at"] == most["at"]]["net"].abs()
+        placebos = f" (placebos at most {beside.max():.2f})" if len(beside) else ""
+        parts.append(f"{family}, {edit_name(edit)}: most at {most['at']}, {most['net']:.2f}{placebos}")
+    row = table.iloc[0]
+    return f"Effect ({row['measure']}) by layer relative to {row['aligned']}. {'; '.join(parts)}."

@@ -179,3 +179,17 @@ def _name_the_overtaker(ax: Axes, row: pd.Series | None) -> None:
         color=theme.MUTED,
         gid="overtaker",
     )
+
+
+def contribution_alt(table: pd.DataFrame) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    parts = []
+    for outcome in outcomes_of(table):
+        rows = table[table["outcome"] == outcome]
+        ends = [rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]]
+        told = [f"{end['component']} of layer {end['layer']} {end['value']:+.2f}" for end in ends]
+        where = overtaken_at(rows)
+        if where is not None:
+            told.append(f"wrong overtakes most often at {where['component']} of layer {where['layer']}")
+        parts.append(f"{outcome}: {', '.join(told)}")
+    return f"Logit contributions, right minus wrong, by layer: the largest and the least. {'; '.join(parts)}."

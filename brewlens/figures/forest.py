@@ -191,3 +191,12 @@ def _name_marks(ax: Axes, verdicts: set[str]) -> None:
             face = theme.PAPER if name == "cannot tell" else color
             ax.plot([], [], marker=marker, markersize=4.4, color=color, markerfacecolor=face, label=name)
     ax.plot([], [], linewidth=2.2, label="strongest placebo", **_TICK)
+
+
+def verdict_alt(table: pd.DataFrame) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    parts = [
+        f"{family}: {'; '.join(f'{edit_name(row.edit)} {said(row)}' for row in rows.itertuples())}"
+        for family, rows in table.groupby("family", sort=False)
+    ]
+    return f"Whether the brewed answer is used, by family and edit. {'. '.join(parts)}."

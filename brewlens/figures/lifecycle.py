@@ -107,11 +107,12 @@ def examples(trace: Trace) -> dict[str, int]:
     for outcome in OUTCOMES:
         rows = np.flatnonzero(life.outcome == outcome)
         if len(rows):
-            chosen[outcome] = int(rows[_distance_to_middle(values[rows]).argmin()])
+            chosen[outcome] = int(rows[distance_to_middle(values[rows]).argmin()])
     return chosen
 
 
-def _distance_to_middle(values: Float[np.ndarray, "sample feature"]) -> Float[np.ndarray, "sample"]:
+def distance_to_middle(values: Float[np.ndarray, "sample feature"]) -> Float[np.ndarray, "sample"]:
+    """Sum of absolute differences to the medians; a feature that is NaN as most are not counts 1."""
     present = np.isfinite(values)
     common = present.mean(axis=0) >= 0.5
     middle = np.array([np.median(v[p]) if p.any() else 0.0 for v, p in zip(values.T, present.T, strict=True)])
@@ -328,3 +329,17 @@ def _header(trace: Trace) -> float:
 def lifecycle_size(trace: Trace) -> tuple[float, float]:
     """Width and height of the figure, in inches: more layers, more height."""
     return theme.two_columns(), min(8.5, max(2.8, 1.3 + 0.225 * trace.n_layers))
+
+
+def lifecycle_alt(trace: Trace, row: int) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    life = trace.lifecycle
+    marks = ", ".join(
+        f"{name.upper()} at layer {layer}" if layer >= 0 else f"no {name.upper()}"
+        for name, layer in ((n, int(getattr(life.landmarks, n)[row])) for n in ("fpcl", "fcc", "fjc"))
+    )
+    return (
+        f"Distribution over the answer classes at every layer, for sample {life.item_ids[row]}. {marks}. "
+        f"Right answer {life.answers[row]}, model's answer {life.output[row]}, outcome "
+        f"{theme.OUTCOME_NAMES[life.outcome[row]]}."
+    )

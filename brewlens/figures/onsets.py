@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import theme
-from brewlens.figures.accuracy import decodable, panel_title, rows_of
+from brewlens.figures.accuracy import decodable, marked, panel_title, rows_of
 from brewlens.figures.lifecycle import decoders_of
 from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.lifecycle.curves import onset_curve
@@ -255,4 +255,20 @@ def plot_onsets_grid(
         lambda ax, family: _draw(ax, numbers[numbers["family"] == family]),
         figure=figure,
         legend_columns=4,
+    )
+
+
+def onset_alt(table: pd.DataFrame) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    parts = []
+    for _, rows in table[table["curve"].isin(list(ONSETS))].groupby("family", sort=False):
+        told = []
+        for curve, points in rows.groupby("curve", sort=False):
+            half = points[points["share"] >= 0.5]["layer"]
+            at = f"by layer {half.iloc[0]}" if len(half) else "by no layer"
+            told.append(f"half {curve} {at}, never {100 * points['never'].iloc[0]:.0f} %")
+        parts.append(f"{marked(rows)}: {'; '.join(told)}")
+    return (
+        "Share of samples whose answer is available, and ready, from a layer on, beside first hits and first "
+        f"hits by chance. {'. '.join(parts)}."
     )

@@ -142,3 +142,16 @@ def outcomes_size(trace: Trace) -> tuple[float, float]:
     """Width and height of the figure, in inches."""
     families = len(trace.items.families)
     return theme.two_columns(), 1.0 + 0.64 * (families + (families > 1))
+
+
+def outcome_alt(table: pd.DataFrame) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    parts = []
+    for family, rows in table[table["outcome"] != "format_miss"].groupby("family", sort=False):
+        shares = ", ".join(
+            f"{theme.OUTCOME_NAMES[r.outcome]} {100 * r.share:.1f} %"
+            for r in rows.itertuples()
+            if r.share == r.share
+        )
+        parts.append(f"{family}: {shares}")
+    return "Outcome shares with 95 % intervals. " + "; ".join(parts) + "."

@@ -8,7 +8,7 @@ import numpy as np
 
 from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import theme
-from brewlens.figures.accuracy import decodable, panel_title, rows_of
+from brewlens.figures.accuracy import decodable, marked, panel_title, rows_of
 from brewlens.figures.panels import layer_axis, small_multiples
 from brewlens.stats import benjamini_hochberg, clustered_mean, detectable
 
@@ -143,3 +143,17 @@ def plot_surface_control_grid(
         figure=figure,
         legend_columns=3,
     )
+
+
+def surface_control_alt(table: pd.DataFrame) -> str:
+    """What the figure says, for a reader who cannot see it."""
+    parts = []
+    for _, rows in table.groupby("family", sort=False):
+        clear = rows[(rows["low"] > 0)]["layer"]
+        first = (
+            f"first clearly above zero at layer {clear.iloc[0]}" if len(clear) else "never clearly above zero"
+        )
+        best = rows.loc[rows["difference"].idxmax()]
+        most = f"most at layer {best['layer']}, {100 * best['difference']:+.0f} points"
+        parts.append(f"{marked(rows)}: {first}, {most}")
+    return "Probe minus the text-only baseline, by layer. " + "; ".join(parts) + "."

@@ -41,6 +41,9 @@ OUTCOME_MARKERS = {
     "bypassed": "^",
     "no_brewing": "o",
 }
+LANDMARK_COLORS = {"fpcl": "#0072b2", "fcc": "#d55e00", "fjc": "#7b4b94", "brewing": "#66709e"}
+"""Those of the decoders that a landmark is read with; of both, two more."""
+
 OUTCOME_NAMES = {name: name.replace("_", " ") for name in OUTCOME_COLORS}
 
 
@@ -157,6 +160,8 @@ def venue(name: str) -> Venue:
     rc = bundle(**plain, **({"column": "half"} if "column" in takes else {"rel_width": 0.5}))
     page = bundle(**plain, **({"column": "full"} if "column" in takes else {}))
     fonts = {key: rc[key] for key in (*_FONTS, *_FONT_SIZES) if key in rc}
+    for kind, last in (("font.serif", "DejaVu Serif"), ("font.sans-serif", "DejaVu Sans")):
+        fonts[kind] = [*fonts.get(kind, []), last]  # which every machine has
     return Venue(found[-1], rc["figure.figsize"][0], page["figure.figsize"][0], fonts)
 
 

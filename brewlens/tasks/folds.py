@@ -105,6 +105,8 @@ def assign_folds(items: ItemSet, k: int = 5, seed: int = 0) -> Int[np.ndarray, "
             "give more items or fewer folds"
         )
     strata = np.unique([f"{item.family}\t{item.answer}" for item in items], return_inverse=True)[1]
+    if np.bincount(strata).max() < k:
+        strata = np.zeros_like(strata)  # every answer is too rare to be in every fold
     fold = np.empty(len(items), dtype=np.int64)
     splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
     for number, (_, rows) in enumerate(_quiet_split(splitter, strata, group)):

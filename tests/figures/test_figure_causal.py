@@ -24,9 +24,9 @@ from brewlens.figures import (
     theme,
     verdict_table,
 )
+from brewlens.figures.causal_plates import causal_makers
 from brewlens.figures.causal_use import FEW, MEASURES
 from brewlens.figures.forest import said
-from brewlens.figures.plates import causal_plates
 
 mpl.use("agg")
 LAYERS = 8
@@ -288,7 +288,7 @@ def test_heads_are_no_bars_and_few_samples_no_panel(trace):
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.axison]
     assert titles == ["resolved  (n = 300)", "overprocessed  (n = 60)"]
     tiny = changed(trace, "components", n=FEW - 1)
-    assert not len(contribution_table(tiny)) and "contributions" not in [p.name for p in causal_plates(tiny)]
+    assert not len(contribution_table(tiny)) and "contributions" not in list(causal_makers(tiny))
     with pytest.raises(ValueError, match="needs an outcome of at least 10 samples"):
         plot_contributions_grid(tiny, figure=theme.blank(6, 3))
 
@@ -306,7 +306,7 @@ CAUSAL = [
 
 
 def test_plates_only_where_there_are_interventions(trace, bare):
-    plain, made = [p.name for p in plates(bare)], list(causal_plates(trace))
+    plain, made = [p.name for p in plates(bare)], [make() for make in causal_makers(trace).values()]
     assert [p.name for p in made] == CAUSAL and not set(CAUSAL) & set(plain)
     for plate in made:
         assert {"n", "n_shapes", "low", "high"} <= set(plate.data.columns)
@@ -324,7 +324,7 @@ def test_parts_of_the_tables_will_do(trace, bare):
         ({"effects": effects[effects["family"] == "overall"]}, CAUSAL[1:3]),
     ):
         some = replace(bare, tables={**bare.tables, **tables})
-        assert [p.name for p in causal_plates(some)] == expected
+        assert list(causal_makers(some)) == expected
 
 
 def test_the_same_figure_has_the_same_bytes(trace, tmp_path):

@@ -91,7 +91,8 @@ def test_plates_leave_no_figure_open_and_write_nothing(trace, tmp_path, monkeypa
 
     monkeypatch.chdir(tmp_path)
     names = [plate.name for plate in figures.plates(trace)]
-    assert names[:3] == ["outcomes", "outcomes_paper", "accuracy"]
+    assert names[:3] == ["outcomes", "outcomes_paper", "flow"]
+    assert len(set(names)) == len(names)
     assert "lifecycle_resolved" in names
     assert plt.get_fignums() == []
     assert list(tmp_path.iterdir()) == []

@@ -84,6 +84,13 @@ def test_too_few_groups():
         assign_folds(ItemSet((item("a"), item("b"))), 5)
 
 
+def test_answers_too_rare_for_every_fold_are_no_error():
+    items = tasks.generate("computing", n=54, seed=0)
+    rows = {item.answer: row for row, item in enumerate(items)}  # one of each answer
+    fold = assign_folds(items.select(sorted(rows.values())), 5)
+    assert set(fold.tolist()) == set(range(5))
+
+
 def test_clusters_join_shapes_and_twins():
     items = tasks.generate(("loop", "loop_unrolled"), n=120, seed=0)
     found = clusters(items)

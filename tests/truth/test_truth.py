@@ -86,7 +86,7 @@ def test_results_are_written(null_runs, planted_runs, tmp_path):
     page = output.write(found, tmp_path, tmp_path / "docs")
     assert "| a | 2 | 0.500 |" in page and (tmp_path / "truth.md").read_text("utf-8") == page
     assert {p.name for p in (tmp_path / "docs").iterdir()} == {
-        f"onsets.{kind}" for kind in ("pdf", "svg", "png", "csv")
+        f"onset_errors.{kind}" for kind in ("pdf", "svg", "png", "csv")
     }
     stored = json.loads((tmp_path / "truth.json").read_text("utf-8"))
     assert stored["coverage"]["rows"][0]["share"] == 0.5 and set(stored) == {"nulls", "planted", "coverage"}
