@@ -24,6 +24,10 @@ figures: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+# The notebooks with their outputs, for those who read them without running them.
+notebooks: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m notebooks.render
+
 # About ten minutes on two cores; let the machine do nothing else meanwhile.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

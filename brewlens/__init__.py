@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brewlens import decoding, figures, intervention, lifecycle, planted, stats, tasks
+    from brewlens import decoding, figures, intervention, lifecycle, paper, planted, stats, tasks, views
     from brewlens.answers import AnswerSpace
     from brewlens.capturing import capture
     from brewlens.decoding.readout import Readout
     from brewlens.lifecycle.trajectory import Lifecycle
     from brewlens.loading import load_model
     from brewlens.model import HookedModel, ModelError
+    from brewlens.paper import paper_tables
     from brewlens.residuals import Residuals
     from brewlens.results import Trace
     from brewlens.study import Plan, load_run, load_seeds, make_plan, run, run_seeds, trace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("decoding", "figures", "intervention", "lifecycle", "planted", "stats", "tasks")
+_MODULES = ("decoding", "figures", "intervention", "lifecycle", "paper", "planted", "stats", "tasks", "views")
 _NAMES = {
     "AnswerSpace": "answers",
     "HookedModel": "model",
@@ -40,6 +41,7 @@ _NAMES = {
     "load_run": "study",
     "load_seeds": "study",
     "make_plan": "study",
+    "paper_tables": "paper",
     "run": "study",
     "run_seeds": "study",
     "trace": "study",
@@ -65,12 +67,15 @@ __all__ = [
     "load_run",
     "load_seeds",
     "make_plan",
+    "paper",
+    "paper_tables",
     "planted",
     "run",
     "run_seeds",
     "stats",
     "tasks",
     "trace",
+    "views",
 ]
 
 

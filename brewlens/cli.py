@@ -201,13 +201,31 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
 @app.command()
 @guarded
-def figures(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Draw the figures of a finished run anew."""
+def figures(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    venue: Annotated[str, typer.Option(help="neurips, icml2024, ...: widths and fonts.")] = "brewlens",
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: figures, in the run folder.")] = None,
+) -> None:
+    """Draw the figures of a finished run anew: PDF, SVG, PNG, and the numbers as CSV."""
+    from brewlens.figures import style, write
     from brewlens.study.loading import load_run
-    from brewlens.study.run import write_figures
 
-    for name in write_figures(run, load_run(run)):
-        typer.echo(run / name)
+    with style(venue):
+        for path in write(load_run(run), out or run / "figures"):
+            typer.echo(path)
+
+
+@app.command()
+@guarded
+def tables(
+    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of several seeds.")],
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: paper, in the run folder.")] = None,
+) -> None:
+    """Write the tables of a finished run for a paper: LaTeX (booktabs) and CSV."""
+    from brewlens.paper import write_run
+
+    for path in write_run(run, out):
+        typer.echo(path)
 
 
 @reference.command()

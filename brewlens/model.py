@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from brewlens import budget, passes
+from brewlens import budget, html, passes
 from brewlens.answer_logits import AnswerLogits, Scores
 from brewlens.answers import DIGITS, AnswerSpace, Scoring
 from brewlens.batching import Batch, length_sorted
@@ -115,22 +115,32 @@ class HookedModel:
 
     @property
     def n_layers(self) -> int:
+        """Number of blocks, L."""
         return int(self.bridge.cfg.n_layers)
 
     @property
     def d_model(self) -> int:
+        """Width of the residual stream."""
         return int(self.bridge.cfg.d_model)
 
     @property
     def d_vocab(self) -> int:
+        """Size of the vocabulary."""
         return int(self.bridge.cfg.d_vocab)
 
     @property
+    def n_params(self) -> int:
+        """Number of parameters, shared ones counted once."""
+        return sum(p.numel() for p in self.bridge.original_model.parameters())
+
+    @property
     def device(self) -> torch.device:
+        """Where the weights are; of a model on several devices, the first."""
         return next(self.bridge.original_model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the weights."""
         return next(self.bridge.original_model.parameters()).dtype
 
     @cached_property
@@ -148,6 +158,13 @@ class HookedModel:
             f"HookedModel({self.name}: {self.n_layers} layers x {self.d_model}, vocabulary {self.d_vocab}, "
             f"{str(self.dtype).removeprefix('torch.')} on {self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        """What model it is, and what the self-check found."""
+        row = {"architecture": type(self.bridge.original_model).__name__, "parameters": self.n_params}
+        row |= {"layers": self.n_layers, "d_model": self.d_model, "vocabulary": self.d_vocab}
+        row |= {"context": self.context, "revision": self.revision}
+        return html.card(repr(self), html.table([row]), html.note(self.check))
 
     # Text and tokens
 

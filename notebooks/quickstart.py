@@ -13,17 +13,20 @@
 # %% [markdown]
 # # Quickstart
 #
-# A language model reads a short program and says the value of a variable. When can a probe read the answer
-# from
-# its residual stream? When can its own later layers use it without the program? How does each sample end?
+# A language model reads a short program and says the value of a variable. When can a
+# probe read the answer from its residual stream? When can its own later layers use it
+# without the program? How does each sample end?
 #
-# This notebook traces the bundled reference model, a 12-layer transformer trained on programs like these
-# (never
-# on these). Put a Hugging Face id or folder in place of `"reference"` to trace another model.
+# This notebook traces the bundled reference model, a 12-layer transformer trained on
+# programs like these (never on these). Put a Hugging Face id or folder in place of
+# `"reference"` to trace another model.
 
 # %%
+import pandas as pd
+
 import brewlens as bl
 
+pd.set_option("display.max_colwidth", None)
 model = bl.load_model("reference")
 print(model)
 print(model.check)
@@ -39,8 +42,8 @@ items
 
 # %% [markdown]
 # ## The lifecycle of every sample
-# One pass reads the residuals; out-of-fold probes say where the answer is available, context-stripped
-# decoding says where it is ready.
+# One pass reads the residuals; out-of-fold probes say where the answer is available,
+# context-stripped decoding says where it is ready.
 
 # %%
 trace = bl.trace(model, items, progress=False)
@@ -51,24 +54,25 @@ samples = trace.to_frame()
 samples["outcome"].value_counts(normalize=True).round(3)
 
 # %% [markdown]
-# First hits come early by chance. Onsets weigh all layers of a sample together; each has a posterior, *never*
-# included.
+# First hits come early by chance. Onsets weigh all layers of a sample together; each
+# has a posterior, *never* included.
 
 # %%
 samples[["fpcl", "available_from", "p_available", "fcc", "ready_from", "ready_until", "p_ready"]].head(8)
 
 # %% [markdown]
 # ## What may be said
-# One line per statement of the paper: supported, not distinguishable from null, or contradicted; with effect,
-# interval, n, and the least effect that would have been found. Over noise the table claims nothing.
+# One line per statement of the paper: supported, not distinguishable from null, or
+# contradicted; with effect, interval, n, and the least effect that would have been
+# found. Over noise the table claims nothing.
 
 # %%
 trace.tables["claims"][["statement", "scope", "effect", "low", "high", "n", "p_adjusted", "verdict"]].round(3)
 
 # %% [markdown]
 # ## One sample
-# Each row is a layer. On the left what the probe reads, on the right what the model's later layers make of
-# the residual with the program taken away.
+# Each row is a layer. On the left what the probe reads, on the right what the model's
+# later layers make of the residual with the program taken away.
 
 # %%
 shown = bl.figures.examples(trace)
@@ -86,8 +90,8 @@ axes = bl.figures.plot_onsets(trace)
 
 # %% [markdown]
 # ## Where the last token looks
-# TransformerLens hook points are all there: `model.bridge` is the bridge. CircuitsVis draws the attention
-# of one layer, from local files.
+# TransformerLens hook points are all there: `model.bridge` is the bridge. CircuitsVis
+# draws the attention of one layer, from local files.
 
 # %%
 import circuitsvis as cv
@@ -100,3 +104,9 @@ _, cache = model.bridge.run_with_cache(batch.tokens, names_filter=f"blocks.{laye
 pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0]
 tokens = [model.decode([token]) for token in model.token_ids(prompt)]
 HTML(cv.attention.attention_heads(tokens=tokens, attention=pattern).local_src)
+
+# %% [markdown]
+# ## On from here
+# [Your own model and programs](own_model.ipynb), [whether the answer is
+# used](causal_use.ipynb), [a decoder and a task family of your own](extending.ipynb),
+# and [the paper's analyses beside its numbers](reproduction.ipynb).

@@ -50,7 +50,13 @@ def test_a_whole_run_and_what_comes_after(tiny_folders, tmp_path):
     before = (folder / "report.html").read_bytes()
     assert brewlens("report", folder).returncode == 0
     assert (folder / "report.html").read_bytes() == before
-    assert "outcomes.pdf" in brewlens("figures", folder).stdout
+    elsewhere = brewlens("figures", folder, "--venue", "neurips", "--out", tmp_path / "f").stdout
+    assert str(tmp_path / "f" / "outcomes.pdf") in elsewhere
+    narrow = (tmp_path / "f" / "outcomes.svg").read_text("utf-8")
+    assert 'width="396pt"' in narrow  # 5.5 inches
+    refused(brewlens("figures", folder, "--venue", "natur"), "unknown venue 'natur'; choose one of")
+    assert "outcomes.tex" in brewlens("tables", folder).stdout
+    assert "\\toprule" in (folder / "paper" / "outcomes.tex").read_text("utf-8")
     refused(brewlens("run", "--model", tiny_folders["llama"], "--n", 27, "--out", folder), "another plan")
 
 

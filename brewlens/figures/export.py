@@ -46,8 +46,9 @@ def save(figure: Figure, path_stem: str | Path, data: pd.DataFrame) -> list[Path
     with theme.context():
         layout = figure.get_layout_engine()
         figure.draw_without_rendering()
-        # Constrained layout starts from where it last ended; run again, it could move things by a hair.
-        figure.set_layout_engine("none")
+        # Constrained layout starts from where it last ended; run again, it could move things by a hair. And
+        # with any engine, "none" too, matplotlib draws twice for every format.
+        figure.set_layout_engine(None)
         try:
             for path, (kind, metadata) in zip(paths, _METADATA.items(), strict=False):
                 with replacing(path) as temporary:

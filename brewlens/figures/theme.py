@@ -85,6 +85,8 @@ _RC = {
     "axes.spines.right": False,
     "axes.facecolor": PAPER,
     "figure.facecolor": PAPER,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,  # figures ask for it by name
     "savefig.facecolor": PAPER,
     "text.color": INK,
     "xtick.color": MUTED,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from brewlens.results import Trace
 
-TABLES = ("causal_verdicts", "effects", "rescue", "components")
+TABLES = ("causal_verdicts", "effects", "rescue")
 READINGS = {"follows": "of outputs follow the twin", "changed": "of outputs change"}
 ALPHA = 0.05
 """Level of the verdicts."""
@@ -72,7 +72,7 @@ def causal(trace: Trace, figures: Mapping[str, object]) -> dict[str, Any] | None
         "said": _said(groups.get(ALL, [])),
         "figures": _shown(figures),
         "experiments": [] if effects is None else list(_experiments(effects)),
-        "rescue": _plain(trace.tables["rescue"]) if "rescue" in trace.tables else [],
+        "rescue": plain_rows(trace.tables["rescue"]) if "rescue" in trace.tables else [],
         "edit_name": edit_name,
         "readings": READINGS,
     }
@@ -112,7 +112,7 @@ def _verdicts(trace: Trace, verdicts: pd.DataFrame) -> dict[str, list[dict[str, 
     """Outcome -> rows, all samples first."""
     present = set(verdicts["outcome"])
     outcomes = [name for name in (ALL, *OUTCOMES) if name in present]
-    return {outcome: _plain(verdict_table(trace, outcome)) for outcome in outcomes}
+    return {outcome: plain_rows(verdict_table(trace, outcome)) for outcome in outcomes}
 
 
 def _said(rows: Sequence[Mapping]) -> dict[str, list[tuple[str, str, str]]]:
@@ -158,11 +158,11 @@ _CELL = ("family", "outcome", "edit", "site", "aligned", "at")
 def _beside_placebos(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The treatments of an experiment, each with the placebos of the same cell."""
     placebos: dict[tuple, list[dict[str, Any]]] = {}
-    for row in _plain(rows[rows["control"]]):
+    for row in plain_rows(rows[rows["control"]]):
         placebos.setdefault(tuple(row[name] for name in _CELL), []).append(row)
     return [
         {**row, "where": _where(row["aligned"], row["at"]), "placebos": placebos.get(cell, [])}
-        for row in _plain(rows[~rows["control"]])
+        for row in plain_rows(rows[~rows["control"]])
         for cell in [tuple(row[name] for name in _CELL)]
     ]
 
@@ -176,8 +176,8 @@ def _where(aligned: str, at: int | None) -> str:
     return f"{mark} {'+' if at > 0 else '−'} {abs(at)}" if at else mark
 
 
-def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, None where something is missing."""
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as mappings, None where something is missing."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 

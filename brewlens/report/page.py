@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from brewlens.figures import plates, save, theme
+from brewlens.figures import plates, theme
 from brewlens.figures.lifecycle import LANDMARKS, decoders_of
 from brewlens.files import replacing
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.outcomes import OUTCOMES, RESOLUTION
+from brewlens.report.audit import audit
+from brewlens.report.browser import BUDGET, Embedded, embedded
 from brewlens.report.causal import causal
-from brewlens.report.warnings import percent, warnings_of
+from brewlens.report.components import components
+from brewlens.report.formats import FILTERS, flat
+from brewlens.report.inline import THEMED, definitions, inline, numbers
+from brewlens.report.placing import placed
+from brewlens.report.warnings import warnings_of
 
 if TYPE_CHECKING:
     from brewlens.figures import Plate
@@ -31,29 +39,29 @@ _FAMILY = (
     *("n", "accuracy", "format_miss", "no_brewing", "outcomes", "outcomes_paper", "surface", "majority"),
     *("probe_best", "context_stripped_best", "landmarks"),
 )
-_MODEL = ("name", "revision", "weights_hash", "tokenizer_hash", "dtype", "device", "d_model")
-_THEMED = {
-    theme.INK: "var(--ink)",
-    theme.MUTED: "var(--muted)",
-    theme.GRID: "var(--grid)",
-    theme.FILL: "var(--fill)",
-    theme.PAPER: "var(--paper)",
-    theme.DECODERS["probe"].color: "var(--blue)",  # too dark on a dark page
-}
+_MODEL = ("name", "revision", "weights_hash", "tokenizer_hash", "dtype", "device", "d_model", "check")
 _DRAWN = tuple(o for o in OUTCOMES if o != "no_brewing")
 
 
-def build(folder: str | Path, trace: Trace, summary: Mapping, manifest: Mapping) -> Path:
+MOST_PAGE = 10_000_000
+"""Bytes of a page; what is left beside its figures and tables is the samples'."""
+
+
+def build(
+    folder: str | Path, trace: Trace, summary: Mapping, manifest: Mapping, *, budget: int = BUDGET
+) -> Path:
     """Write ``report.html``, and the figures that it shows and links to into ``figures/``.
 
-    The page loads nothing: style and figures are inside. It is written whole or not at all. The same
-    trace, summary and manifest give the same bytes.
+    The page loads nothing: style, script, figures and the data of single samples are inside. It is written
+    whole or not at all. The same trace, summary and manifest give the same bytes.
 
     Args:
         folder: The run folder.
         trace: The run's trace.
         summary: The content of ``summary.json``: every number that the page states.
         manifest: The content of ``manifest.json``; what it lacks is left out of the page.
+        budget: Characters that the data of single samples may take. With more samples than fit, the page
+            has some of each family and outcome, and says how many.
 
     Returns:
         The path of the page.
@@ -63,8 +71,13 @@ def build(folder: str | Path, trace: Trace, summary: Mapping, manifest: Mapping)
     """
     _check(summary)
     folder = Path(folder)
-    shown = {plate.name: (plate, _inline(plate, folder)) for plate in plates(trace)}
-    page = _environment().get_template("template.html").render(_context(trace, summary, manifest, shown))
+    glyphs: dict[str, str] = {}
+    shown = {plate.name: (plate, inline(plate, folder, glyphs)) for plate in plates(trace)}
+    context = _context(trace, summary, manifest, shown) | {"glyphs": definitions(glyphs)}
+    template = _environment().get_template("template.html")
+    bare = len(template.render(context, browser=Embedded("", len(trace), len(trace))).encode())
+    samples = embedded(trace, min(budget, MOST_PAGE - bare))
+    page = template.render(context, browser=samples)
     path = folder / "report.html"
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
@@ -80,27 +93,32 @@ def _check(summary: Mapping) -> None:
 
 
 def _environment() -> jinja2.Environment:
-    loader = jinja2.FunctionLoader(lambda name: files("brewlens.report").joinpath(name).read_text("utf-8"))
+    loader = jinja2.FunctionLoader(_read)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        percent=percent, number=_number, plain=_plain, pvalue=_pvalue, seconds=_seconds
-    )
+    environment.filters.update(FILTERS)
     return environment
+
+
+def _read(name: str) -> str:
+    return files("brewlens.report").joinpath(name).read_text("utf-8")
 
 
 def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) -> dict[str, object]:
     groups = [(name, group) for name, group in summary["families"].items()]
     figures = {name: svg for name, (_, svg) in shown.items()}
+    script = _read("browser.js")
     model = {**dict.fromkeys(_MODEL), **(manifest.get("model") or {})}
     return {
-        "css": Markup(files("brewlens.report").joinpath("style.css").read_text("utf-8")),
+        "css": Markup(_read("style.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "model_name": model["name"] or trace.model,
         "model": model,
         "manifest": {key: manifest.get(key) or {} for key in ("items", "seeds", "versions", "wall_seconds")},
         "version": (manifest.get("versions") or {}).get("brewlens"),
-        "plan": list(_flat(manifest.get("plan") or {})),
+        "plan": list(flat(manifest.get("plan") or {})),
         "summary": summary,
         "overall": summary["overall"],
         "groups": groups,
@@ -109,11 +127,16 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
             ("outcomes", "repaired rule", _DRAWN),
             ("outcomes_paper", "paper’s rule", RESOLUTION),
         ],
-        "colors": {name: _THEMED.get(color, color) for name, color in theme.OUTCOME_COLORS.items()},
+        "colors": {name: THEMED.get(color, color) for name, color in theme.OUTCOME_COLORS.items()},
         "names": theme.OUTCOME_NAMES,
         "warnings": warnings_of(summary),
+        "verdicts": Counter(claim["verdict"] for claim in summary["claims"]),
         "figures": figures,
+        "numbers": {name: numbers(plate) for name, (plate, _) in shown.items()},
+        "placed": placed(shown),
         "causal": causal(trace, figures),
+        "components": components(trace, figures),
+        "audit": audit(trace, summary),
         "samples": [_sample(trace, plate, svg) for plate, svg in shown.values() if plate.row is not None],
         "outcome_count": {o: int((trace.lifecycle.outcome == o).sum()) for o in OUTCOMES},
         "onset_rows": _onset_rows(summary.get("onsets", [])),
@@ -188,63 +211,3 @@ def _grid(family: str, configurations: list[Mapping]) -> dict[str, object]:
         "rows": table,
         "n": len(cells),
     }
-
-
-def _inline(plate: Plate, folder: Path) -> Markup:
-    """Save a figure's files, and give its SVG for use inside the page, in the colours of the page's theme.
-
-    Identifiers get the figure's name in front, so that two figures on one page do not share one.
-    """
-    svg = save(plate.figure, folder / "figures" / plate.name, plate.data)[1].read_text("utf-8")
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    head, body = svg.split(">", 1)
-    box = re.search(r'viewBox="([^"]+)"', head)[1]
-    body = _without_repeated_ids(body)
-    body = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{plate.name}-", body)
-    for color, variable in _THEMED.items():
-        body = body.replace(color, variable)
-    # A hundredth of a point is finer than any screen.
-    body = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
-    return Markup(f'<svg class="plot" role="img" aria-label="{escape(plate.alt)}" viewBox="{box}">{body}')
-
-
-def _without_repeated_ids(body: str) -> str:
-    """Artists of one name in several panels: none of them keeps it, since nothing can refer to it."""
-    ids = re.findall(r' id="([^"]*)"', body)
-    repeated = {i for i in ids if ids.count(i) > 1}
-    return re.sub(r' id="([^"]*)"', lambda m: "" if m[1] in repeated else m[0], body)
-
-
-def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Leaves of nested mappings as (dotted name, value)."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
-
-
-def _plain(value: object) -> str:
-    """A value from the manifest as text."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(inner)}" for name, inner in _flat(value))
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return "none" if value is None else str(value)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed count of decimals; a dash where there is none."""
-    return "–" if value is None or value != value else f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def _pvalue(p: float | None) -> str:
-    """A p-value with three decimals."""
-    return "–" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-def _seconds(value: float) -> str:
-    """A duration as seconds, or as minutes and seconds."""
-    minutes, seconds = divmod(round(value), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{value:.1f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from brewlens.answers import DIGITS, AnswerSpace, Scoring
+from brewlens.brief import brief
 from brewlens.capturing import capture
 from brewlens.decoding import (
     BUNDLED,
@@ -87,6 +89,8 @@ class Inputs:
     near_ood: NearOOD | None
     progress: bool
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -97,6 +101,10 @@ class Decoded:
     files: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
     probes: Probes | None = None
 
+    __repr__ = brief
+
+
+Decoder = Callable[[Inputs], Decoded | Readout]
 
 _CALIBRATION = {
     "calibration": calibration,
@@ -209,6 +217,51 @@ def decoders(options: Options) -> dict[str, Callable[[Inputs], Decoded]]:
     return {name: decode for name, decode in DECODERS.items() if name not in left_out}
 
 
+def own_decoders(extra: Mapping[str, Decoder]) -> dict[str, Callable[[Inputs], Decoded]]:
+    """A caller's own decoders by name, such that what they give is checked.
+
+    Raises:
+        ValueError: If a name is one of brewlens' own.
+    """
+    if taken := sorted(set(extra) & set(DECODERS)):
+        raise ValueError(
+            f"{taken[0]!r} is a decoder of brewlens, {', '.join(DECODERS)}; name yours otherwise"
+        )
+    return {name: partial(_own, name, decode) for name, decode in extra.items()}
+
+
+def _own(name: str, decode: Decoder, inputs: Inputs) -> Decoded:
+    """What a caller's decoder gives; a bare readout is called as the decoder is."""
+    made = decode(inputs)
+    made = Decoded((replace(made, decoder=name),)) if isinstance(made, Readout) else made
+    layers, classes = inputs.residuals.n_layers, inputs.space.classes
+    for readout in made.readouts:
+        fits = readout.n_layers in (1, layers) and readout.classes == classes
+        if not fits or readout.item_ids != inputs.items.ids or np.isnan(readout.logits).any():
+            raise ValueError(
+                f"decoder {name!r} must give a number for each of the {len(inputs.items)} items, in order, "
+                f"the {layers} layers (or one entry, where it reads no residual) and the classes "
+                f"{list(classes)}; found {readout!r} with classes {list(readout.classes)} and "
+                f"{int(np.isnan(readout.logits).sum())} NaN"
+            )
+    return made
+
+
+def _together(decoded: Sequence[Decoded]) -> tuple[dict[str, Readout], dict[str, pd.DataFrame]]:
+    """All readouts and all tables by name.
+
+    Raises:
+        ValueError: If two decoders give one name.
+    """
+    named = [(r.decoder, r) for d in decoded for r in d.readouts]
+    tables = [pair for d in decoded for pair in d.tables.items()]
+    for what, pairs in (("readout", named), ("table", tables)):
+        names = [name for name, _ in pairs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two decoders give a {what} named {twice!r}; name that of yours otherwise")
+    return dict(named), dict(tables)
+
+
 def lifecycles(
     items: ItemSet,
     readouts: Mapping[str, Readout],
@@ -253,6 +306,7 @@ def trace(
     tail_start: float = 0.75,
     confident: float = 0.5,
     compat: Literal["paper"] | None = None,
+    extra: Mapping[str, Decoder] | None = None,
     resamples: int = RESAMPLES,
     progress: bool = True,
 ) -> Trace:
@@ -276,6 +330,11 @@ def trace(
         tail_start: The tail is every layer ``l >= floor(tail_start * L)``.
         confident: The least tail confidence of a misresolved sample.
         compat: ``paper`` scores the items by the published recipe too (table ``paper``).
+        extra: Your own decoders by name. Each is called with :class:`Inputs` (the model, items, folds,
+            residuals and answer classes) and returns a :class:`~brewlens.decoding.Readout`, or
+            :class:`Decoded` for several and tables about them. They stand beside the others in the trace
+            and its figures; landmarks go on being read by ``probe`` and ``context_stripped``. A decoder that
+            learns from answers must score each fold by what it learned on the others: nothing checks that.
         resamples: Permutations and shifts behind every null.
         progress: Show progress bars.
 
@@ -283,8 +342,11 @@ def trace(
         The trace with its onsets and all tables, ``claims`` among them.
 
     Raises:
-        ValueError: If the model cannot say the answer classes in one token each, or items are too few.
+        ValueError: If the model cannot say the answer classes in one token each, or items are too few; if
+            an own decoder has a name that is taken, or gives something else than one number per item, layer
+            and class.
     """
+    own = own_decoders(extra or {})
     space = model.answer_space(items.prompts, classes, scoring=scoring, end=end)
     fold = assign_folds(items, folds, seed)
     passed = model.forward(items.prompts, space, progress=progress)
@@ -296,8 +358,8 @@ def trace(
         other = NearOOD.beside(read, unanswerable, items, fold)
     options = Options(probe, probe_c, prompts, tuned_lens, seed, compat)
     inputs = Inputs(model, items, fold, residuals, space, options, other, progress)
-    decoded = [decode(inputs) for decode in decoders(options).values()]
-    readouts = {r.decoder: r for d in decoded for r in d.readouts}
+    decoded = [decode(inputs) for decode in (*decoders(options).values(), *own.values())]
+    readouts, tables = _together(decoded)
     life = lifecycles(
         items,
         readouts,
@@ -306,7 +368,6 @@ def trace(
         tail_start=tail_start,
         confident=confident,
     )
-    tables = {name: table for d in decoded for name, table in d.tables.items()}
     tables["tokens"] = token_table(model, items)
     probes = next((d.probes for d in decoded if d.probes is not None), None)
     made = Trace(items, fold, readouts, life, model.name, residuals, tables=tables, probes=probes)

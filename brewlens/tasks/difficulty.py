@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from brewlens.tasks.generate import FAMILY_MODULES
+from brewlens.tasks.families import FAMILY_MODULES
 from brewlens.tasks.item import Item
 
 # Named levels whose order in their family is one of difficulty; of other named levels it is no order.

@@ -5,18 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
-from types import ModuleType
 
-from brewlens.tasks import computing, conditional, function_call, loop, loop_unrolled, value_tracking
+from brewlens.tasks.families import FAMILIES, FAMILY_MODULES, Source
 from brewlens.tasks.folds import UNIVERSES, universe_of
 from brewlens.tasks.item import Item, ItemSet
 from brewlens.tasks.twins import Candidate, Writer, with_twins
-
-FAMILY_MODULES: dict[str, ModuleType] = {
-    module.__name__.rsplit(".", 1)[1]: module
-    for module in (value_tracking, computing, conditional, function_call, loop, loop_unrolled)
-}
-FAMILIES: tuple[str, ...] = tuple(FAMILY_MODULES)
 
 _TWIN_FAMILY = {"loop": "loop_unrolled", "loop_unrolled": "loop"}
 _DRAWS = 64  # literal draws per sketch
@@ -26,7 +19,7 @@ _PATIENCE = 20  # sketches without a new item before every answer's quota is rai
 def configurations(
     family: str, levels: Mapping[str, Sequence[str | int]] | None = None
 ) -> list[dict[str, str | int]]:
-    """Every combination of the family's factors: 27 of them, fewer when ``levels`` restricts a factor.
+    """Every combination of the family's factors: 27 for those of brewlens, fewer where ``levels`` restricts.
 
     Raises:
         ValueError: If the family or a level is unknown.
@@ -40,9 +33,9 @@ def configurations(
     return [dict(zip(factors, combination, strict=True)) for combination in product(*factors.values())]
 
 
-def _module(family: str) -> ModuleType:
+def _module(family: str) -> Source:
     if family not in FAMILY_MODULES:
-        raise ValueError(f"unknown family {family!r}; the families are {', '.join(FAMILIES)}")
+        raise ValueError(f"unknown family {family!r}; the families are {', '.join(FAMILY_MODULES)}")
     return FAMILY_MODULES[family]
 
 
@@ -51,13 +44,13 @@ def generate(
 ) -> ItemSet:
     """Generate ``n`` items of each family, with their twins.
 
-    The ``n`` items are spread evenly over the family's 27 configurations, answers are balanced within
+    The ``n`` items are spread evenly over the family's configurations, answers are balanced within
     each as far as it allows, no skeleton occurs twice, and every answer was got by running the program.
     An item and its twins belong to one universe. A family's items do not depend on which other families
     are asked for. Same arguments, same bytes.
 
     Args:
-        families: One family or several.
+        families: One family or several, your own (:func:`brewlens.tasks.family`) among them.
         n: Items per family.
         seed: Any integer.
         universe: ``eval``, which the bundled reference model has never seen, or ``train``.
@@ -133,7 +126,7 @@ def _generate_family(
 
 
 def _balanced(
-    module: ModuleType,
+    module: Source,
     factors: Mapping[str, str | int],
     quota: Sequence[int],
     seen: set[str],

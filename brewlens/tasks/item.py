@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
+
+from brewlens import html
+from brewlens.brief import brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +44,14 @@ class Item:
     skeleton: str
     shape: str
     twins: Mapping[str, str] = field(default_factory=dict)
+
+    __repr__ = brief
+
+    def _repr_html_(self) -> str:
+        """The prompt as the model reads it, and what is known of it."""
+        row = {"id": self.id, "family": self.family, **self.factors, "right answer": self.answer}
+        twins = [html.note(f"Twins: {', '.join(self.twins)}.")] if self.twins else []
+        return html.card("Item", html.table([row]), html.code(self.prompt), *twins)
 
 
 @dataclass(frozen=True)
@@ -109,14 +121,17 @@ class ItemSet(Sequence[Item]):
 
     @property
     def ids(self) -> tuple[str, ...]:
+        """One id per item."""
         return tuple(item.id for item in self.items)
 
     @property
     def prompts(self) -> tuple[str, ...]:
+        """What the model reads, one text per item."""
         return tuple(item.prompt for item in self.items)
 
     @property
     def answers(self) -> tuple[str, ...]:
+        """The right answers."""
         return tuple(item.answer for item in self.items)
 
     @property
@@ -165,5 +180,28 @@ class ItemSet(Sequence[Item]):
         return f"ItemSet({len(self)} items, {len(self.partners)} partners, {', '.join(self.families)})"
 
     def _repr_html_(self) -> str:
-        frame = self.to_frame().drop(columns=["prompt", "twins", "skeleton", "shape"])
-        return f"<p>{self!r}</p>{frame.head(5).to_html(index=False)}"
+        """One row per family, and the first item's program."""
+        rows = []
+        for name in self.families:
+            items = [item for item in self.items if item.family == name]
+            levels = {f: len({item.factors.get(f) for item in items}) for f in items[0].factors}
+            counts = Counter(item.answer for item in items)
+            by_answer = [counts[answer] for answer in sorted(counts)]
+            rows.append(
+                {
+                    "family": name,
+                    "n": len(items),
+                    "shapes": len({item.shape for item in items}),
+                    "factors (levels)": ", ".join(f"{f} ({k})" for f, k in levels.items()) or None,
+                    "answers": len(counts),
+                    "items by answer": html.sparkline(
+                        by_answer, f"{name}: items", axis="answer", low=0, labels=sorted(counts)
+                    ),
+                }
+            )
+        first = self.items[0]
+        shown = [
+            html.note(f"The first item, {first.id}; its answer is {first.answer}:"),
+            html.code(first.prompt),
+        ]
+        return html.card(repr(self), html.table(rows), *shown)

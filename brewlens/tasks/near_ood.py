@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, cycle, islice, product
 from operator import eq, ge, gt, le, lt, ne
-from types import ModuleType
 
 from brewlens.tasks import names
 from brewlens.tasks.draft import RESULT, Sketch, fill
+from brewlens.tasks.families import FAMILY_MODULES, Source
 from brewlens.tasks.folds import universe_of
-from brewlens.tasks.generate import FAMILIES, FAMILY_MODULES, configurations
+from brewlens.tasks.generate import configurations
 from brewlens.tasks.item import Item, ItemSet
 from brewlens.tasks.skeleton import identify
 from brewlens.tasks.twins import DIGITS, SUFFIX
@@ -278,13 +278,13 @@ def near_ood(items: ItemSet, n: int, *, kinds: Sequence[str] = KINDS, seed: int 
 def _configurations(items: ItemSet) -> Sequence[Mapping[str, str | int]]:
     """The configurations of one family's items, in the order of the grid."""
     family = items[0].family
-    known = configurations(family) if family in FAMILIES else []
+    known = configurations(family) if family in FAMILY_MODULES else []
     odd = next((item for item in items if dict(item.factors) not in known), None)
     if odd is not None:
         raise ValueError(
-            f"near-OOD programs are drawn from the generators of {', '.join(FAMILIES)}; found {odd.id!r} of "
-            f"family {family!r} with factors {dict(odd.factors)}, which is no configuration of theirs. Give "
-            "generated items only, or fit the probe without the class other"
+            f"near-OOD programs are drawn from the generators of {', '.join(FAMILY_MODULES)}; found "
+            f"{odd.id!r} of family {family!r} with factors {dict(odd.factors)}, which is no configuration of "
+            "theirs. Give generated items only, or fit the probe without the class other"
         )
     return [factors for factors in known if any(dict(item.factors) == factors for item in items)]
 
@@ -308,7 +308,7 @@ def _item(
     family: str,
     kind: str,
     factors: Mapping[str, str | int],
-    module: ModuleType,
+    module: Source,
     seen: set[str],
     rng: random.Random,
 ) -> Item | None:

@@ -22,7 +22,7 @@ _FIELDS = {
     "answer": str,
 }
 
-_RESERVED = ("id", "family", "code", "suffix", "prompt", "answer", "skeleton", "shape", "fold", "twins")
+RESERVED = ("id", "family", "code", "suffix", "prompt", "answer", "skeleton", "shape", "fold", "twins")
 
 
 class ItemFileError(ValueError):
@@ -93,10 +93,10 @@ def _item(path: Path, number: int, line: str, classes: Sequence[str] | None) -> 
             "name others with --classes, or take those of the file with --classes items"
         )
     for name, level in fields.get("factors", {}).items():
-        if name in _RESERVED or type(level) not in (int, str):
+        if name in RESERVED or type(level) not in (int, str):
             raise ItemFileError(
                 f"{where}: factor {name!r} must be text or a whole number, and not be named like a column of "
-                f"the tables ({', '.join(_RESERVED)})"
+                f"the tables ({', '.join(RESERVED)})"
             )
     prompt = fields["prompt"]
     if not prompt:

@@ -12,6 +12,7 @@ from synthetic_effects import with_effects
 from test_report_page import ATTACK, Page, table_of
 
 from brewlens.figures import verdict_table
+from brewlens.figures.plates import makers
 from brewlens.report import build, page
 from brewlens.report.causal import causal, verdict_sentence
 
@@ -31,14 +32,25 @@ def trace(bare):
     return replace(made, tables={**made.tables, "rescue": rescue})
 
 
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Figures are drawn, and not saved, which takes most of the time."""
+@pytest.fixture(scope="module")
+def unsaved():
+    """Figures of interventions are drawn, and their files are empty: saving takes most of the time."""
 
-    def inline(plate, folder):
-        return Markup(f'<svg role="img" aria-label="{escape(plate.alt)}"></svg>')
+    def some(trace):
+        for name, make in makers(trace).items():
+            if name.startswith(("causal", "contributions")):
+                yield make()
 
-    monkeypatch.setattr(page, "_inline", inline)
+    def inline(plate, folder, glyphs):
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for kind in ("pdf", "svg", "png", "csv"):
+            (folder / "figures" / f"{plate.name}.{kind}").touch()
+        return Markup(f'<svg class="plot" role="img" aria-label="{escape(plate.alt)}"></svg>')
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "plates", some)
+        patch.setattr(page, "inline", inline)
+        yield
 
 
 def page_of(trace, folder):
@@ -46,7 +58,7 @@ def page_of(trace, folder):
 
 
 @pytest.fixture(scope="module")
-def run(trace, tmp_path_factory):
+def run(trace, unsaved, tmp_path_factory):
     path = page_of(trace, tmp_path_factory.mktemp("run"))
     return path, path.read_text("utf-8")
 
@@ -212,7 +224,7 @@ def test_rescues_say_what_they_repair_break_and_need(trace, run):
 
 
 def test_what_it_quotes_is_text(run):
-    assert "<script" not in run[1] and "&lt;script&gt;alert" in run[1]
+    assert "<script>alert" not in run[1] and "&lt;script&gt;alert" in run[1]
 
 
 def test_it_is_accessible_and_loads_nothing(run):
@@ -221,11 +233,11 @@ def test_it_is_accessible_and_loads_nothing(run):
     heads = [attributes for tag, attributes in found.attributes if tag == "th"]
     assert all(a.get("scope") in ("col", "row", "colgroup") for a in heads)
     assert found.tags.count("caption") == found.tags.count("table")
-    plots = [a for tag, a in found.attributes if tag == "svg"]
+    plots = [a for tag, a in found.attributes if a.get("class") == "plot"]
     assert len(plots) == found.tags.count("figure")
     assert len(found.ids) == len(set(found.ids))
     assert all(value.startswith("#") for value in found.loads)
-    assert {link[1:] for link in found.links if link.startswith("#")} <= set(found.ids)
+    assert {link[1:] for link in found.links if link.startswith("#") and "=" not in link} <= set(found.ids)
     linked = {link.split("/")[1] for link in found.links if link.startswith("figures/")}
     assert {file.name for file in (path.parent / "figures").iterdir()} == linked
     assert 'href="#causal"' in text
@@ -258,8 +270,24 @@ def test_parts_of_the_tables_will_do(bare, trace, unsaved, tmp_path):
         "Re-injection" in section and "Can failures be repaired" not in section and "<figure>" not in section
     )
     some = replace(bare, tables={**bare.tables, "components": trace.tables["components"]})
-    section = section_of(page_of(some, tmp_path / "b").read_text("utf-8"))
-    assert section.count("<figure>") == 1 and "<table" not in section
+    text = page_of(some, tmp_path / "b").read_text("utf-8")
+    assert 'id="causal"' not in text and text.count('<section id="components"') == 1
+
+
+def test_the_strongest_components_of_each_outcome_are_told(trace, run):
+    _, rows = table_of(run[1], "Mean part of the difference")
+    table = trace.tables["components"]
+    pooled = table[(table["family"] == "overall") & table["component"].isin(["attn", "mlp"])]
+    for outcome, cells in rows.items():
+        name = {"all samples": "all", "no brewing": "no_brewing"}.get(outcome, outcome)
+        found = pooled[pooled["outcome"] == name]
+        if found["head"].notna().any():
+            found = found[found["head"].notna() | (found["component"] == "mlp")]
+        best, worst = found.loc[found["value"].idxmax()], found.loc[found["value"].idxmin()]
+        assert cells[0].startswith(str(best["n"]))
+        assert f"{best['value']:+.2f}" in cells[1] and f"layer {best['layer']}" in cells[1]
+        assert f"{worst['value']:+.2f}" in cells[2] or worst["value"] > -0.005
+    assert "all samples" in rows and len(rows) > 1
 
 
 def test_one_family_stands_for_all(unsaved, tmp_path):
