@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from brewlens import html
 from brewlens.answers import AnswerSpace
 
 
@@ -73,6 +74,14 @@ class AnswerLogits:
     def __repr__(self) -> str:
         *rows, classes = self.logits.shape
         return f"AnswerLogits({' x '.join(map(str, rows))} rows, {classes} classes)"
+
+    def _repr_html_(self) -> str:
+        """How often each class is the answer."""
+        counts = self.predicted.flatten().bincount(minlength=self.logits.shape[-1]).tolist()
+        other = float(self.other_mass.mean()) if self.other_mass.numel() else None
+        drawn = html.sparkline(counts, "rows that say it", axis="class", low=0)
+        row = {"rows": sum(counts), "mass outside the classes": other, "rows by class said": drawn}
+        return html.card(repr(self), html.table([row]))
 
 
 class Scores:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from brewlens import html
+from brewlens.brief import brief
+
 DIGITS: tuple[str, ...] = tuple("0123456789")
 
 Scoring = Literal["token", "first", "sequence"]
@@ -133,3 +136,11 @@ class AnswerSpace:
             if decode(ids).strip() != text.strip():
                 raise ValueError(f"tokens {list(ids)} of answer {text!r} decode to {decode(ids)!r}")
         return cls(tuple(kept), tuple(kept.values()))
+
+    __repr__ = brief
+
+    def _repr_html_(self) -> str:
+        """The classes and their tokens."""
+        pairs = zip(self.classes, self.sequences, strict=True)
+        rows = [{"class": answer, "token ids": ", ".join(map(str, ids))} for answer, ids in pairs]
+        return html.card(f"AnswerSpace({len(self)} classes)", html.table(rows))

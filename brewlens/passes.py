@@ -10,10 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from brewlens import html
 from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import AnswerSpace
 from brewlens.batching import Batch
+from brewlens.brief import brief
 from brewlens.errors import ModelError
+from brewlens.residuals import SHOWN
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
@@ -37,6 +40,13 @@ class ForwardPass:
         samples, layers, width = self.residuals.shape
         return f"ForwardPass({samples} samples x {layers} layers x {width})"
 
+    def _repr_html_(self) -> str:
+        """Mean length of the residual by layer, and what the model says."""
+        lengths = self.residuals[:SHOWN].float().norm(dim=-1).mean(dim=0).tolist()
+        drawn = html.sparkline(lengths, "mean length", low=0)
+        row = {f"mean length by layer, of {min(SHOWN, len(self.residuals))} samples": drawn}
+        return html.card(repr(self), html.table([row]), html.Html(self.output._repr_html_()))
+
 
 @dataclass(frozen=True)
 class Swept:
@@ -52,6 +62,8 @@ class Swept:
     rows: Int[Tensor, "row"]
     taps: Mapping[str, Float[Tensor, "row layer *position width"]]
     output: AnswerLogits | None
+
+    __repr__ = brief
 
 
 def sweep(

@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from brewlens import html
+
 RESID_POST = "resid_post"
+SHOWN = 64  # samples that a notebook looks at
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,17 @@ class Residuals:
 
     @property
     def n_layers(self) -> int:
+        """Entries of the layer axis."""
         return len(self.layers)
 
     @property
     def d_model(self) -> int:
+        """Width of the residual stream."""
         return self.parts[0].shape[2]
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the values."""
         return self.parts[0].dtype
 
     @property
@@ -120,3 +126,18 @@ class Residuals:
             f"Residuals({len(self)} samples x {self.n_layers} layers x {self.d_model}, "
             f"{str(self.dtype).removeprefix('torch.')}, {self.tap} of {self.model}{where})"
         )
+
+    def _repr_html_(self) -> str:
+        """Mean length of the residual by layer, over a few samples, so that little is read from disk."""
+        every = max(1, len(self) // SHOWN)
+        few = self.select(range(0, len(self), every)[:SHOWN])
+        lengths = few.values.float().norm(dim=-1)
+        drawn = html.sparkline(lengths.mean(dim=0).tolist(), "mean length", low=0, labels=self.layers)
+        ids = [len(tokens) for tokens in self.tokens]
+        row: dict[str, object] = {
+            "samples": len(self),
+            "tokens": f"{min(ids)} to {max(ids)}" if ids else None,
+        }
+        row |= {"MiB": len(self) * self.n_layers * self.d_model * self.parts[0].element_size() / 2**20}
+        row |= {f"mean length by layer, of {len(few)} samples": drawn}
+        return html.card(repr(self), html.table([row]))

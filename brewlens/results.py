@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
+from brewlens import html
 from brewlens.decoding.probes import Probes
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.onsets import Onsets
+from brewlens.lifecycle.outcomes import OUTCOMES
 from brewlens.lifecycle.trajectory import Lifecycle, onset_outcomes
 from brewlens.residuals import Residuals
+from brewlens.stats import clustered_share
 from brewlens.tasks.folds import clusters
 from brewlens.tasks.item import ItemSet
 
@@ -67,6 +70,7 @@ class Trace:
 
     @property
     def n_layers(self) -> int:
+        """Number of layers, L."""
         return self.lifecycle.n_layers
 
     def __len__(self) -> int:
@@ -121,4 +125,26 @@ class Trace:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.lifecycle._repr_html_()}"
+        """One row per family: right outputs with a clustered interval, outcomes, and accuracy by layer."""
+        families, life = np.array(self.lifecycle.families), self.lifecycle
+        decoders = [str(life.settings[role]) for role in ("availability", "readiness")]
+        names = list(dict.fromkeys(life.families))
+        rows = []
+        for name in names if len(names) == 1 else [*names, "all"]:
+            here = np.ones(len(self), dtype=bool) if name == "all" else families == name
+            right = clustered_share(life.output_correct[here], self.shapes[here])
+            row: dict[str, object] = {"family": name, "n": int(here.sum())}
+            row["right outputs"] = (
+                None if right is None else html.interval(right.value, right.low, right.high)
+            )
+            row["outcomes"] = html.outcome_bar({o: int((life.outcome[here] == o).sum()) for o in OUTCOMES})
+            for decoder in decoders:
+                readout = self.readouts[decoder]
+                share = (readout.predicted == readout.target_index(life.answers)[:, None])[here].mean(axis=0)
+                title, chance = f"{name}: share that {decoder} has right", 1 / len(readout.classes)
+                row[f"{decoder} by layer"] = html.sparkline(share, title, low=0, high=1, line=chance)
+            rows.append(row)
+        scale = "Lines run over the layers and from 0 to 1, dashed is chance. Intervals: 95 %, by shape."
+        tables = f"Tables: {', '.join(self.tables)}." if self.tables else "No tables."
+        drawn = [html.table(rows, most=13), html.outcome_key(OUTCOMES), html.note(f"{scale} {tables}")]
+        return html.card(repr(self), *drawn)

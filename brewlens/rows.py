@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from brewlens.answers import AnswerSpace
+from brewlens.brief import brief
 from brewlens.residuals import RESID_POST
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class Rows:
             space,
             followed,
         )
+
+    __repr__ = brief
 
 
 def check_positions(positions: Sequence[int], shortest: int) -> None:

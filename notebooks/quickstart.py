@@ -90,20 +90,21 @@ axes = bl.figures.plot_onsets(trace)
 
 # %% [markdown]
 # ## Where the last token looks
-# TransformerLens hook points are all there: `model.bridge` is the bridge. CircuitsVis
-# draws the attention of one layer, from local files.
+# CircuitsVis, from local files: the tokens, coloured by the last token's attention at the
+# sample's landmark layers or by what its counterfactual twin changes; then every head at
+# one of these layers. All TransformerLens hook points are there too: `model.bridge`.
 
 # %%
-import circuitsvis as cv
-from IPython.display import HTML
+bl.views.tokens(trace, shown["resolved"], model=model)
 
-prompt = items[int(shown["resolved"])].prompt
-batch = model.encode([prompt])
-layer = model.n_layers // 2
-_, cache = model.bridge.run_with_cache(batch.tokens, names_filter=f"blocks.{layer}.attn.hook_pattern")
-pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0]
-tokens = [model.decode([token]) for token in model.token_ids(prompt)]
-HTML(cv.attention.attention_heads(tokens=tokens, attention=pattern).local_src)
+# %%
+bl.views.attention(model, trace, shown["resolved"])
+
+# %% [markdown]
+# Look around: choose a sample and decoders, hover for layer, class and probability.
+
+# %%
+bl.views.explore(trace, shown["resolved"])
 
 # %% [markdown]
 # ## On from here

@@ -28,7 +28,7 @@ _FIRST = {"available_from": "FPCL", "ready_from": "FCC"}
 
 
 def write(found: Repeated, out: Path, docs: Path) -> str:
-    """``truth.md``, ``truth.csv``, ``truth.json`` in ``out``, ``onset_errors.*`` in ``docs``; returns the page."""
+    """``truth.md``, ``.csv`` and ``.json`` in ``out``, ``onset_errors.*`` in ``docs``; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
     content = _before(out / "truth.json")
     for part, table in found.tables.items():

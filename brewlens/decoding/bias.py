@@ -30,6 +30,7 @@ from jaxtyping import Float
 from scipy.special import softmax
 from scipy.stats import chisquare
 
+from brewlens import html
 from brewlens.decoding.context_stripped import prior_logits
 from brewlens.decoding.readout import Readout
 
@@ -87,6 +88,15 @@ class BiasAudit:
             f"BiasAudit({np.count_nonzero(flagged)} of {len(flagged)} flagged; largest w {worst['w']:.2f}, "
             f"for {worst['favoured']!r} in {worst['where']} of {worst['prompt']})"
         )
+
+    def _repr_html_(self) -> str:
+        """The distributions that favour a class most."""
+        columns = ["prompt", "where", "layer", "n", "favoured", "w", "p_adjusted", "flagged"]
+        worst = self.table.sort_values("w", ascending=False, kind="stable").head(8)
+        rows = [
+            dict(zip(columns, row, strict=True)) for row in zip(*(worst[c] for c in columns), strict=True)
+        ]
+        return html.card(repr(self), html.table(rows), html.note("The eight largest effects w."))
 
 
 def audit_bias(

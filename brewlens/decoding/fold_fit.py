@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from brewlens.brief import brief
 from brewlens.decoding.mlp import MLPOptions, train_mlp
 from brewlens.decoding.multinomial import TOL, Design, Solution, solve
 from brewlens.decoding.ridge import solve_ridge
@@ -48,7 +49,7 @@ class FitOptions:
         C: Inverse strength of the L2 penalty; None chooses from ``grid`` inside the folds. ``mlp`` reads
             neither.
         grid: Ascending. Default: ``GRID``, for ridge ``RIDGE_GRID``.
-        tol: See :func:`brewlens.decoding.multinomial.solve`.
+        tol: See ``brewlens.decoding.multinomial.solve``.
         mlp: Sizes and schedule of the two-layer probe.
     """
 
@@ -104,6 +105,8 @@ class FoldFit:
     C: Float[Tensor, "layer fold"]
     gradient: Float[Tensor, "layer set fold"]
     iterations: Int[Tensor, "layer set fold"]
+
+    __repr__ = brief
 
 
 def fit_layers(

@@ -108,7 +108,7 @@ def load_published(folder: str | Path, model: HookedModel, *, allow_other_model:
     """Import a lens of the published format.
 
     The published hash of the unembedding sees only the corners of the matrix, to one decimal (see
-    :func:`published_hash`), so it tells models apart but hardly a model from its fine-tuned versions.
+    ``published_hash``), so it tells models apart but hardly a model from its fine-tuned versions.
 
     Args:
         folder: Holds ``config.json`` and ``params.pt``.

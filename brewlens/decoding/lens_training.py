@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from brewlens.answers import AnswerSpace
+from brewlens.brief import brief
 from brewlens.decoding.logit_lens import block_size, check_taps
 from brewlens.decoding.out_of_fold import split_folds
 from brewlens.decoding.readout import Readout
@@ -330,6 +331,8 @@ class Scale:
         w = self.unit[:, :, None] * weight / self.deviation[:, None, :]
         b = self.unit * bias - torch.einsum("loi,li->lo", w, self.mean)
         return TunedLens(w, b, model, unembedding)
+
+    __repr__ = brief
 
 
 def _check_every_layer(residuals: Residuals, model: HookedModel) -> None:

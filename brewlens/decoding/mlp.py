@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from brewlens.brief import brief
 from brewlens.decoding.multinomial import Design
 
 
@@ -61,6 +62,8 @@ class MLPSolution:
     bias: Float[Tensor, "layer problem class"]
     logits: Float[Tensor, "layer problem class row"]
     epoch: Int[Tensor, "layer problem"]
+
+    __repr__ = brief
 
 
 def train_mlp(

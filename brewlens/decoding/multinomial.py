@@ -32,6 +32,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from brewlens.brief import brief
+
 TOL = 1e-5
 MAX_ITER = 500
 
@@ -118,6 +120,8 @@ class Design:
         bias = v[..., -1].double() - (weight * self.mean[:, None, None].double()).sum(-1)
         return weight.float(), bias.float()
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -142,6 +146,8 @@ class Solution:
     @property
     def converged(self) -> Bool[Tensor, "layer problem"]:
         return self.gradient <= self.tol
+
+    __repr__ = brief
 
 
 @torch.no_grad()

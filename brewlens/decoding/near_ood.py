@@ -15,6 +15,7 @@ from itertools import cycle
 import numpy as np
 from jaxtyping import Bool, Int
 
+from brewlens.brief import brief
 from brewlens.decoding.readout import Readout
 from brewlens.residuals import Residuals
 from brewlens.tasks.folds import groups
@@ -60,6 +61,8 @@ class NearOOD:
                 known[number] = next(dealt[item.family])
             found.append(known[number])
         return cls(residuals, others, np.array(found))
+
+    __repr__ = brief
 
 
 def says_other(readout: Readout) -> Bool[np.ndarray, "sample layer"]:

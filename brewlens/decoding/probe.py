@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from brewlens import html
 from brewlens.answers import DIGITS
 from brewlens.decoding.fold_fit import FitOptions, FoldFit, Kind, fit_layers
 from brewlens.decoding.near_ood import NearOOD, check_other, says_other
@@ -87,6 +88,11 @@ class ProbeFit:
 
     def __repr__(self) -> str:
         return f"ProbeFit({self.readout!r}, {self.probes!r})"
+
+    def _repr_html_(self) -> str:
+        """The readout and the probes."""
+        parts = [html.Html(part._repr_html_()) for part in (self.readout, self.probes)]
+        return html.card("ProbeFit", *parts)
 
 
 def probe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from brewlens import html
 from brewlens.decoding.readout import Readout
 from brewlens.files import write_tensors
 from brewlens.residuals import Residuals
@@ -88,6 +90,7 @@ class Probes:
 
     @property
     def d_model(self) -> int:
+        """Width of the residuals that they read."""
         return self.weight.shape[4] if self.hidden is None else self.hidden[0].shape[4]
 
     @cached_property
@@ -227,6 +230,32 @@ class Probes:
             f"Probes({self.kind}: {len(self.groups)} groups x {len(self.layers)} layers x "
             f"{len(self.folds)} folds x {len(self.classes)} classes, d_model {self.d_model}, of {self.model})"
         )
+
+    def _repr_html_(self) -> str:
+        """One row per group: items, how large the weights are and how they were penalised, by layer."""
+        owner = Counter(self.item_groups.values())
+        rows = []
+        for k, group in enumerate(self.groups):
+            norm = self.weight[k].flatten(2).norm(dim=-1).nanmean(dim=-1).tolist()
+            strength = self.C[k].nanmedian(dim=-1).values.tolist()
+            rows.append(
+                {
+                    "group": group,
+                    "items": owner.get(group),
+                    "norm of the weights by layer": html.sparkline(
+                        norm, f"{group}: norm", low=0, labels=self.layers
+                    ),
+                    "C by layer (median of folds)": html.sparkline(
+                        strength, f"{group}: C", labels=self.layers
+                    ),
+                }
+            )
+        rest = self.gradient[self.gradient.isfinite()]
+        worst = (
+            f"largest gradient left {float(rest.max()):.1e}, asked for {self.tol:.0e}" if len(rest) else ""
+        )
+        state = "All solves converged" if self.converged else "Not all solves converged"
+        return html.card(repr(self), html.table(rows), html.note(f"{state}; {worst}"))
 
 
 def readout_of(

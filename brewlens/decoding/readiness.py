@@ -25,7 +25,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import log_softmax
 
+from brewlens import html
 from brewlens.answers import AnswerSpace
+from brewlens.brief import brief
 from brewlens.decoding.bias import BiasAudit, audit_bias
 from brewlens.decoding.context_stripped import patched_blocks
 from brewlens.decoding.readout import Readout
@@ -52,6 +54,8 @@ class PromptScores:
 
     hit: Bool[np.ndarray, "prompt sample layer"]
     p_answer: Float[np.ndarray, "prompt sample layer"]
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Readiness:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the target prompts."""
         return tuple(target.name for target in self.targets)
 
     def scores(self, version: Version = "subtracted") -> PromptScores:
@@ -220,6 +225,28 @@ class Readiness:
     def __repr__(self) -> str:
         shape = f"{len(self.targets)} prompts x {len(self)} samples x {self.pooled.n_layers} layers"
         return f"Readiness({shape}; left out: {', '.join(self.left_out) or 'none'})"
+
+    def _repr_html_(self) -> str:
+        """One row per prompt: accuracy at its best layer with Wilson's interval, and by layer."""
+        rows = []
+        for k, target in enumerate(self.targets):
+            accuracy = self.subtracted.hit[k].mean(axis=0)
+            best, raw = int(accuracy.argmax()), self.raw.hit[k].mean(axis=0)
+            found = share(int(self.subtracted.hit[k][:, best].sum()), len(self))
+            rows.append(
+                {
+                    "prompt": target.name,
+                    "n": len(self),
+                    "best layer": best,
+                    "right there": None
+                    if found is None
+                    else html.interval(found.value, found.low, found.high),
+                    "by layer": html.sparkline(accuracy, f"{target.name}: share right", low=0, high=1),
+                    "without subtraction": html.sparkline(raw, f"{target.name}: share right", low=0, high=1),
+                }
+            )
+        said = "Intervals take samples as independent. spread() tells how far the prompts agree."
+        return html.card(repr(self), html.table(rows), html.note(said))
 
 
 def readiness(

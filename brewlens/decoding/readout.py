@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
+from brewlens import html
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -41,6 +43,7 @@ class Readout:
 
     @property
     def n_layers(self) -> int:
+        """Entries of the layer axis; 1 for a decoder that reads no model."""
         return self.logits.shape[1]
 
     def __len__(self) -> int:
@@ -48,6 +51,7 @@ class Readout:
 
     @cached_property
     def probabilities(self) -> Float[np.ndarray, "sample layer class"]:
+        """Softmax of the logits over the classes."""
         return softmax(self.logits, axis=-1)
 
     @cached_property
@@ -116,3 +120,19 @@ class Readout:
     def __repr__(self) -> str:
         n, layers, k = self.logits.shape
         return f"Readout({self.decoder}: {n} samples x {layers} layers x {k} classes)"
+
+    def _repr_html_(self) -> str:
+        """How sure the decoder is, by layer; whether it is right takes answers: ``correct(answers)``."""
+        p = self.probabilities
+        measures = {
+            "largest probability": p.max(axis=-1),
+            "entropy / ln K": self.entropy / np.log(p.shape[2]),
+        }
+        if self.other_mass is not None:
+            measures["mass outside the classes"] = self.other_mass
+        rows = []
+        for name, values in measures.items():
+            mean = values.mean(axis=0) if len(self) else np.full(self.n_layers, np.nan)
+            drawn = html.sparkline(mean, f"mean {name}", low=0, high=1)
+            rows.append({"mean of": name, "at layer 0": mean[0], "at the last": mean[-1], "by layer": drawn})
+        return html.card(repr(self), html.table(rows), html.note("Lines run from 0 to 1."))

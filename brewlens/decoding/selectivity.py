@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from brewlens import html
 from brewlens.answers import DIGITS
 from brewlens.decoding.fold_fit import FitOptions
 from brewlens.decoding.probe import ProbeTask
@@ -88,6 +89,20 @@ class Selectivity:
             f"Selectivity({gap:.2f} at layer {self.layers[best]}, the most accurate; "
             f"{len(self.control)} shuffles)"
         )
+
+    def _repr_html_(self) -> str:
+        """Accuracy on the right and on shuffled answers, by layer."""
+        lines = {"right answers": self.correct.mean(axis=0), "shuffled answers": self.control.mean(axis=0)}
+        rows = [
+            {
+                "labels": name,
+                "n": len(self.correct),
+                "greatest": values.max(),
+                "share right by layer": html.sparkline(values, name, low=0, high=1, labels=self.layers),
+            }
+            for name, values in lines.items()
+        ]
+        return html.card(repr(self), html.table(rows))
 
 
 def selectivity(

@@ -24,7 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from brewlens import html
 from brewlens.answers import AnswerSpace
+from brewlens.brief import brief
 from brewlens.decoding.logit_lens import read_layers
 from brewlens.decoding.readout import Readout
 from brewlens.residuals import RESID_POST, Residuals
@@ -93,6 +95,24 @@ class LensTraining:
             }
         )
 
+    __repr__ = brief
+
+    def _repr_html_(self) -> str:
+        """Divergence from the final distribution without and with the translators, by layer."""
+        lines = {"logit lens": self.kl_logit, "tuned lens": self.kl_tuned}
+        top = max(max(values, default=0.0) for values in lines.values())
+        rows = [
+            {
+                "lens": name,
+                "n": self.n_validation,
+                "mean, nats": float(np.mean(values)),
+                "KL by layer": html.sparkline(values, f"{name}: KL in nats", low=0, high=top),
+            }
+            for name, values in lines.items()
+        ]
+        told = f"{self.n_train:,} samples, {self.steps:,} steps; judged on the samples that chose the step."
+        return html.card("LensTraining", html.table(rows), html.note(told))
+
 
 @dataclass(frozen=True, eq=False)
 class TunedLens:
@@ -102,7 +122,7 @@ class TunedLens:
         weight: ``[layer, d_model, d_model]`` float32; ``h' = h + weight[l] @ h + bias[l]``.
         bias: ``[layer, d_model]`` float32.
         model: Name of the model that it belongs to.
-        unembedding_hash: :func:`unembedding_hash` of that model.
+        unembedding_hash: ``unembedding_hash`` of that model.
         training: How brewlens trained it; None for a lens that comes from elsewhere.
         source: ``brewlens``, or where else it comes from.
     """
@@ -151,10 +171,18 @@ class TunedLens:
 
     @property
     def d_model(self) -> int:
+        """Width of the residual stream."""
         return self.bias.shape[1]
 
     def __repr__(self) -> str:
         return f"TunedLens({self.n_layers - 1} translators x {self.d_model} for {self.model}, {self.source})"
+
+    def _repr_html_(self) -> str:
+        """How far each translator is from the identity, and how it was trained."""
+        norms = self.weight.flatten(1).norm(dim=1).tolist()
+        row = {"distance from the identity by layer": html.sparkline(norms, "Frobenius norm", low=0)}
+        trained = [] if self.training is None else [html.Html(self.training._repr_html_())]
+        return html.card(repr(self), html.table([row]), *trained)
 
     def translate(self, h: Float[Tensor, "*rows d_model"], layer: int) -> Float[Tensor, "*rows d_model"]:
         """Residuals at the output of block ``layer`` (0-based), as the final norm is to read them; float32.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from brewlens.brief import brief
 from brewlens.figures import theme
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ class Plate:
     alt: str
     row: int | None = None
 
-    def __repr__(self) -> str:
-        return f"Plate({self.name}: {len(self.data)} rows)"
+    __repr__ = brief
 
 
 Makers = dict[str, Callable[[], Plate]]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
+from brewlens.html import OUTCOME_COLORS as OUTCOME_COLORS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,14 +27,6 @@ GRID = "#dde2e6"
 FILL = "#c3cad1"
 PAPER = "#fefefe"
 
-OUTCOME_COLORS = {
-    "resolved": "#009e73",
-    "overprocessed": "#e69f00",
-    "misresolved": "#d55e00",
-    "unresolved": "#0072b2",
-    "bypassed": "#cc79a7",
-    "no_brewing": "#8a9199",
-}
 OUTCOME_MARKERS = {
     "resolved": "o",
     "overprocessed": "s",

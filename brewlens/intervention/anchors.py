@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Int
 
+from brewlens.brief import brief
 from brewlens.decoding.targets import BUNDLED, CONSTANT, OWN, Target, own_suffixes
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.lifecycle.landmarks import landmarks as first_hits
@@ -59,6 +60,8 @@ class Anchors:
     def select(self, rows: Int[np.ndarray, "row"]) -> Anchors:
         """The samples at ``rows``, in that order."""
         return Anchors(self.fpcl[rows], self.fjc[rows], self.outcome[rows], self.read_with)
+
+    __repr__ = brief
 
 
 def anchors(trace: Trace, landmarks: Landmarks = "first_hits") -> Anchors:

@@ -32,11 +32,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from brewlens import html
 from brewlens.intervention import effects as measured
 from brewlens.intervention.anchors import Landmarks
 from brewlens.intervention.effects import Cell, Scores, cell_over, cells_at, effect_table
@@ -87,7 +88,39 @@ class CausalUse:
         return f"CausalUse({len(self.cases.samples)} samples with a brewing stretch; {self.grid!r}; {said})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.verdicts.to_html(index=False, float_format='{:.3g}'.format)}"
+        """One row per verdict: the effect beside the strongest control, and the net effect by layer."""
+        rows = []
+        for said in self.verdicts.to_dict("records"):
+            rows.append(
+                {
+                    **{name: said[name] for name in ("family", "outcome", "edit", "measure", "n")},
+                    "net": html.interval(said["net"], said["low"], said["high"]),
+                    "strongest control": f"{said['placebo_net']:.2f}",
+                    "by layer": self._by_layer(said),
+                    "verdict": said["verdict"],
+                }
+            )
+        scale = (
+            "Net of the no-op, 95 % intervals by shape. Lines are over layers counted from the end of the "
+            "stretch, from 0 to 1 (-1 to 1 for other measures than follows)."
+        )
+        return html.card(repr(self), html.table(rows), html.note(scale))
+
+    def _by_layer(self, said: Mapping[str, Any]) -> html.Html:
+        """The net effect behind a verdict, by layer."""
+        rows = (self.effects["aligned"] == "fjc") & ~self.effects["control"].astype(bool)
+        for name in ("family", "outcome", "edit", "measure"):
+            rows &= self.effects[name] == said[name]
+        here = self.effects.loc[rows].set_index("at").sort_index()
+        return html.sparkline(
+            here["net"],
+            f"{said['edit']}: net effect",
+            axis="layer from readiness",
+            low=0 if said["measure"] == "follows" else -1,
+            high=1,
+            line=0,
+            labels=list(here.index),
+        )
 
 
 def causal_use(

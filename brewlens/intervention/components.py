@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from brewlens import html
 from brewlens.decoding.surface_control import OVERALL
 from brewlens.intervention.logit_parts import TAPS, LogitSplitter, Parts
 from brewlens.lifecycle.landmarks import NEVER
@@ -140,7 +141,14 @@ class Attribution:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.to_frame().head(8).to_html(index=False)}"
+        """Mean contribution of attention and MLPs by layer, right minus wrong."""
+        values = self.values.mean(axis=0) if len(self) else np.zeros(len(self.components))
+        rows = []
+        for kind in (ATTN, MLP):
+            mean = [v for v, place in zip(values, self.components, strict=True) if place.component == kind]
+            drawn = html.sparkline(mean, f"{kind}: mean right minus wrong, logits", line=0)
+            rows.append({"component": kind, "n": len(self), "sum over layers": sum(mean), "by layer": drawn})
+        return html.card(repr(self), html.table(rows), html.note("Logits; dashed is zero."))
 
 
 def attribute(

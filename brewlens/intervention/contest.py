@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from brewlens.brief import brief
 from brewlens.intervention.policies import Applied, Policy
 from brewlens.intervention.samples import ALL
 
@@ -41,6 +42,8 @@ class Choice:
     def chosen_on(self) -> float:
         """What the choosing halves promised, weighted by their samples; NaN where there were none."""
         return float(np.average(self.promised, weights=self.sizes)) if sum(self.sizes) else math.nan
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +93,5 @@ class Contest:
                 found += weight * gain[:, here].mean(axis=1)
                 total += weight
         return found / total if total else found
+
+    __repr__ = brief

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from brewlens.answer_logits import AnswerLogits
+from brewlens.brief import brief
 from brewlens.intervention.edits import States, Where
 from brewlens.intervention.sites import LAST, Site, states
 from brewlens.lifecycle.landmarks import NEVER
@@ -67,6 +68,8 @@ class Donor:
         """The donated states; of samples that have none, any."""
         layers = where.layers if self.source is None else self.source[where.samples]
         return self.values[self.rows[where.samples].clamp_min(0).unsqueeze(1), layers.clamp_min(0)]
+
+    __repr__ = brief
 
 
 def counterfactual(

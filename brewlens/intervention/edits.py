@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from brewlens.brief import brief
+
 States = Float[Tensor, "sample slot position width"]
 
 
@@ -34,6 +36,8 @@ class Where:
 
     samples: Int[Tensor, "sample"]
     layers: Int[Tensor, "sample slot"]
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,7 @@ class Subspace:
 
     @property
     def rank(self) -> int:
+        """Dimensions."""
         return self.bases.shape[3]
 
     def project(self, x: States, where: Where) -> States:
@@ -102,6 +107,8 @@ class Subspace:
     @staticmethod
     def _onto(x: Float[Tensor, "*rows width"], basis: Float[Tensor, "width rank"]) -> Tensor:
         return (x @ basis) @ basis.T
+
+    __repr__ = brief
 
 
 def _places(
@@ -137,6 +144,8 @@ class Edit:
             f"{self.name}, {after.name}",
             lambda own, donor, where: after(self(own, donor, where), donor, where),
         )
+
+    __repr__ = brief
 
 
 def no_op() -> Edit:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from brewlens.brief import brief
 from brewlens.intervention.grid import NIL, Grid
 from brewlens.stats import (
     Estimate,
@@ -65,6 +66,8 @@ class Scores:
     before: Float[np.ndarray, "sample slot"]
     after: Float[np.ndarray, "arm sample slot"]
     whole: Float[np.ndarray, "sample"] | None = None
+
+    __repr__ = brief
 
 
 def follows(
@@ -149,6 +152,8 @@ class Cell:
     doses: Float[np.ndarray, "3 sample"]
     whole: Float[np.ndarray, "sample"] | None = None
     shares: bool = False
+
+    __repr__ = brief
 
 
 def cells_at(

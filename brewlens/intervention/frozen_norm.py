@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from brewlens.brief import brief
+
 Norm = Callable[[Float[Tensor, "row width"]], Float[Tensor, "row width"]]
 
 
@@ -57,3 +59,5 @@ class FrozenNorm:
 
     def _centre(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         return x - x.mean(-1, keepdim=True) if self.centred else x
+
+    __repr__ = brief

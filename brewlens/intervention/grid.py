@@ -26,7 +26,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from brewlens import html
 from brewlens.answer_logits import AnswerLogits
+from brewlens.brief import brief
 from brewlens.intervention.donors import Donor
 from brewlens.intervention.edits import Edit, States, Where, no_op
 from brewlens.intervention.sites import LAST, Site
@@ -62,7 +64,10 @@ class Arm:
 
     @property
     def name(self) -> str:
+        """Edit and donor, as tables name them."""
         return f"{self.edit}/{self.donor}"
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +113,27 @@ class Grid:
     def __repr__(self) -> str:
         arms, samples, slots = self.written.shape
         return f"Grid({arms} arms x {samples} samples x {slots} slots, {self.site.tap})"
+
+    def _repr_html_(self) -> str:
+        """One row per arm: how often it was written, and how far it moved the state."""
+        rows = []
+        for k, arm in enumerate(self.arms):
+            there = self.written[k]
+            changed = (self.predicted[k] != self.predicted[0]) & there
+            share = [c[t].mean() if t.any() else np.nan for c, t in zip(changed.T, there.T, strict=True)]
+            said = {name: getattr(self, name)[k][there] for name in ("cosine", "change", "kl")}
+            rows.append(
+                {
+                    "arm": arm.name,
+                    "control": arm.control,
+                    "written": int(there.sum()),
+                    **{name: np.nanmean(v) if np.isfinite(v).any() else None for name, v in said.items()},
+                    "answers changed by slot": html.sparkline(
+                        share, f"{arm.name}: share of answers changed", axis="slot", low=0, high=1
+                    ),
+                }
+            )
+        return html.card(repr(self), html.table(rows, most=24), html.note("Means over what was written."))
 
 
 def run_grid(

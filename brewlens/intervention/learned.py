@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from brewlens import html
 from brewlens.intervention.edits import Subspace
 from brewlens.intervention.last_token import Continuation, continuation
 from brewlens.intervention.pairs import Pairs, draw_pairs, halves
@@ -72,6 +73,22 @@ class Learned:
             f"Learned({self.subspace.rank} dimensions at {len(self.layers)} layers, from {len(self.pairs)} "
             "pairs in two halves)"
         )
+
+    def _repr_html_(self) -> str:
+        """One row per half: held-out pairs that follow the donor, by layer with intervals."""
+        rows = []
+        for group, found in self.table.groupby("group", sort=False):
+            drawn = html.sparkline(
+                found["follows"],
+                f"half {group}: share that follows",
+                low=0,
+                high=1,
+                band=(found["low"], found["high"]),
+                labels=list(found["layer"]),
+            )
+            row: dict[str, object] = {"half": group, "n": max(found["n"]), "rank": self.subspace.rank}
+            rows.append(row | {"greatest": max(found["follows"]), "follows, by layer": drawn})
+        return html.card(repr(self), html.table(rows), html.note("Bands: 95 % intervals by shape."))
 
 
 def learned_subspace(

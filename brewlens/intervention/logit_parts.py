@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from brewlens.answer_logits import AnswerLogits
+from brewlens.brief import brief
 from brewlens.errors import ModelError
 from brewlens.intervention.frozen_norm import FrozenNorm, Norm
 from brewlens.residuals import RESID_POST
@@ -44,6 +45,8 @@ class Parts:
     values: Float[Tensor, "row component class"]
     heads: Float[Tensor, "row layer head"] | None
     error: float
+
+    __repr__ = brief
 
 
 class LogitSplitter:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from brewlens import html
 from brewlens.intervention.components import Attribution, Component, grouped
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.stats import clustered_share
@@ -94,7 +95,16 @@ class Overtakes:
         return f"Overtakes({len(self)} samples, overtaken in {int((self.at != NEVER).sum())})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.to_frame().head(8).to_html(index=False)}"
+        """Where the wrong answer overtakes: in attention or in an MLP, and at which layer."""
+        last = max((place.layer for place in self.components), default=0)
+        places = [self.components[k] for k in self.at if k != NEVER]
+        rows = []
+        for kind in sorted({place.component for place in places}):
+            layers = [place.layer for place in places if place.component == kind]
+            counts = [layers.count(layer) for layer in range(last + 1)]
+            drawn = html.sparkline(counts, f"{kind}: samples", low=0)
+            rows.append({"component": kind, "overtaken in": len(layers), "n": len(self), "by layer": drawn})
+        return html.card(repr(self), html.table(rows))
 
 
 def overtakes(attribution: Attribution) -> Overtakes:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from brewlens.brief import brief
 from brewlens.residuals import RESID_POST
 from brewlens.tasks.folds import groups
 
@@ -60,6 +61,8 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.recipient)
+
+    __repr__ = brief
 
 
 def halves(items: ItemSet, shapes: Int[np.ndarray, "sample"], seed: int = 0) -> Int[np.ndarray, "sample"]:

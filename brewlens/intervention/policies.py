@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
+from brewlens.brief import brief
 from brewlens.intervention.anchors import Anchors
 from brewlens.intervention.earlier_state import MODES
 from brewlens.intervention.edits import Edit, Where
@@ -53,6 +54,8 @@ class Policy:
         source = f"layer {self.source}" if isinstance(self.source, int) else f"the {self.source.upper()}"
         return f"{source} at layer {self.layer}, {self.edit.name}"
 
+    __repr__ = brief
+
 
 def candidates(n_layers: int, edits: Sequence[Edit] = MODES, every: int = 1) -> list[Policy]:
     """All policies between every k-th layer, the last one always included; oracles last.
@@ -83,6 +86,8 @@ class Applied:
     after: Bool[np.ndarray, "policy sample"]
     cosine: Float[np.ndarray, "policy sample"]
     change: Float[np.ndarray, "policy sample"]
+
+    __repr__ = brief
 
 
 def apply(

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from brewlens.brief import brief
 from brewlens.intervention.anchors import Anchors, anchors, for_other_answers
 from brewlens.intervention.contest import Choice, Contest
 from brewlens.intervention.earlier_state import MODES
@@ -149,6 +150,8 @@ class HeldOut:
     cosine: Float[np.ndarray, "sample"]
     change: Float[np.ndarray, "sample"]
 
+    __repr__ = brief
+
 
 def _measure(
     model: HookedModel,
@@ -224,6 +227,8 @@ class Luck:
             if chosen and len(samples):
                 out[numbers] = apply(model, recipients, marks.select(rows), chosen, progress=progress).after
         return out
+
+    __repr__ = brief
 
 
 def _other_answers(trace: Trace, samples: Samples, seed: int) -> Int[np.ndarray, "sample"]:

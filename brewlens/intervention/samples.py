@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from brewlens.brief import brief
 from brewlens.decoding.surface_control import OVERALL
 from brewlens.intervention.effects import Cell, Scores, cells_at
 from brewlens.intervention.grid import Grid
@@ -107,6 +108,8 @@ class Samples:
             labels: dict[str, Any] = {"family": family, "outcome": outcome, "aligned": aligned}
             for arm in range(1, len(grid.arms)):
                 yield from cells_at(grid, scores, arm, at, eligible & inside[:, None], labels)
+
+    __repr__ = brief
 
 
 def gather(

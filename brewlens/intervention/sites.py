@@ -55,7 +55,9 @@ class Site:
         """
         if self.heads is None:
             return None
-        n_heads, width = int(model.bridge.cfg.n_heads), int(model.bridge.cfg.d_head)
+        config, n_heads = model.bridge.original_model.config, int(model.bridge.cfg.n_heads)
+        # Where queries and values differ in width (MLA), d_head is that of neither.
+        width = int(getattr(config, "v_head_dim", None) or model.bridge.cfg.d_head)
         if unknown := [head for head in self.heads if not 0 <= head < n_heads]:
             raise ValueError(f"{model.name} has heads 0 to {n_heads - 1}, asked for {unknown}")
         return torch.cat([torch.arange(head * width, (head + 1) * width) for head in self.heads])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from brewlens.brief import brief
 from brewlens.intervention.anchors import Landmarks
 from brewlens.intervention.donors import Donor, counterfactual
 from brewlens.intervention.samples import Samples, draw_each, gather
@@ -96,6 +97,8 @@ class Cases:
     def beside(self, grid: Grid) -> Bool[np.ndarray, "sample slot"]:
         """The slots that count beside a landmark: those before the stretch, too."""
         return (self.brewed | (grid.layers < self.start[:, None])) & self.can_follow(grid)[:, None]
+
+    __repr__ = brief
 
 
 def find_cases(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from brewlens.brief import brief
 from brewlens.intervention.effects import FOLLOWS, LOGIT_DIFFERENCE, UNCHANGED, Cell, Scores, cell_over
 from brewlens.intervention.grid import Grid
 from brewlens.stats import benjamini_hochberg, score_difference
@@ -63,6 +64,8 @@ class Stretch:
     def means(self, arm: int, measure: str, rows: Bool[np.ndarray, "sample"]) -> Cell:
         """One value per sample: the mean over its slots."""
         return cell_over(self.grid, self.scores[measure], arm, self.inside & rows[:, None], {})
+
+    __repr__ = brief
 
 
 def verdicts(

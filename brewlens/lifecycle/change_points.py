@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from brewlens.brief import brief
+
 SHORTEST = 2
 """Layers that a decoder is right for at least, if that ends: one layer cannot be told from a lucky guess."""
 
@@ -31,6 +33,8 @@ class Steps:
     gone: Float[np.ndarray, "sample layer"] | None = None
     miss: Float[np.ndarray, "sample layer"] | None = None
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -46,6 +50,8 @@ class Prior:
     onset: Float[np.ndarray, "layer_or_never"]
     hazard: Float[np.ndarray, "layer"]
     missed: Float[np.ndarray, "layer_or_never"]
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,8 @@ class Posterior:
     def ended(self) -> Float[np.ndarray, "sample layer"]:
         """Probability that it is right no longer, or that the answer is out of reach."""
         return np.clip(1 - self.before - self.after, 0, 1)
+
+    __repr__ = brief
 
 
 def change_points(steps: Steps, prior: Prior) -> Posterior:

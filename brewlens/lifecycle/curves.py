@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from brewlens import html
+from brewlens.brief import brief
 from brewlens.stats import Estimate, clustered_mean
 from brewlens.stats.means import t_estimate
 from brewlens.stats.robust import Labels, cluster_codes
@@ -59,6 +61,7 @@ class OnsetCurve:
 
     @property
     def n_layers(self) -> int:
+        """Number of layers, L."""
         return len(self.share)
 
     @property
@@ -72,6 +75,21 @@ class OnsetCurve:
 
         columns = {"layer": np.arange(self.n_layers), "share": self.share, "low": self.low, "high": self.high}
         return pd.DataFrame(columns | {"n": self.n, "n_clusters": self.clusters})
+
+    __repr__ = brief
+
+    def _repr_html_(self) -> str:
+        """The curve with its intervals, and the mean onset."""
+        title = f"share with their onset by then, intervals of {self.level:.0%}"
+        mean = self.restricted
+        row = {
+            "n": self.n,
+            "clusters": self.clusters,
+            "mean onset, layers": html.interval(mean.value, mean.low, mean.high),
+            "median": self.median,
+            "share by layer": html.sparkline(self.share, title, low=0, high=1, band=(self.low, self.high)),
+        }
+        return html.card(f"OnsetCurve({self.n_layers} layers)", html.table([row]))
 
 
 def onset_curve(

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 
+from brewlens import html
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.signals import TAIL, Signals
 from brewlens.stats import Estimate, clustered_mean
@@ -77,6 +78,16 @@ class Detection:
     def __repr__(self) -> str:
         areas = ", ".join(f"{name} {auc.value:.3f}" for name, auc in self.auc.items())
         return f"Detection({self.n_resolved} of {self.n} resolved; {areas})"
+
+    def _repr_html_(self) -> str:
+        """Area and gain over the model's confidence, of every score."""
+        rows = []
+        for name, auc in self.auc.items():
+            gain, row = self.gain.get(name), {"score": name, "n": self.n}
+            row["AUC"] = html.interval(auc.value, auc.low, auc.high)
+            row["over confidence"] = None if gain is None else html.interval(gain.value, gain.low, gain.high)
+            rows.append(row)
+        return html.card(f"Detection({self.n_resolved:,} of {self.n:,} resolved)", html.table(rows))
 
 
 def detect_resolved(

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from brewlens import html
+from brewlens.brief import brief
+
 NEVER = -1
 
 
@@ -29,6 +32,23 @@ class Landmarks:
     fcc: Int[np.ndarray, "sample"]
     fjc: Int[np.ndarray, "sample"]
     brewing: Int[np.ndarray, "sample"]
+
+    __repr__ = brief
+
+    def _repr_html_(self) -> str:
+        """One row per landmark: how many samples have it, and at which layers."""
+        rows = []
+        for name, layers in vars(self).items():
+            found = layers[layers != NEVER]
+            counts = np.bincount(found) if len(found) else []
+            row: dict[str, object] = {
+                "landmark": name.upper() if name != "brewing" else name,
+                "n": len(layers),
+            }
+            row["have it"] = f"{len(found) / len(layers):.1%}" if len(layers) else None
+            row["median"] = float(np.median(found)) if len(found) else None
+            rows.append(row | {"samples by layer": html.sparkline(counts, f"{name}: samples", low=0)})
+        return html.card(f"Landmarks({len(self.fpcl)} samples)", html.table(rows))
 
 
 def first_hit(correct: Bool[np.ndarray, "sample layer"]) -> Int[np.ndarray, "sample"]:

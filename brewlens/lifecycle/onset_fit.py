@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from brewlens.brief import brief
 from brewlens.lifecycle.change_points import Posterior, Prior, Steps, change_points
 from brewlens.lifecycle.levels import AHEAD, LEVELS
 
@@ -64,6 +65,8 @@ class OnsetFit:
     ended: float
     iterations: int
     converged: bool
+
+    __repr__ = brief
 
 
 def fit_group(

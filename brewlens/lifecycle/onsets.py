@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float, Int
 
+from brewlens import html
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.change_points import Posterior
 from brewlens.lifecycle.landmarks import NEVER
@@ -88,6 +89,23 @@ class Onsets:
     def __repr__(self) -> str:
         there = np.mean(self.present) if len(self) else np.nan
         return f"Onsets({len(self)} samples x {self.n_layers} layers: {there:.0%} have one)"
+
+    def _repr_html_(self) -> str:
+        """The mean posterior by layer, and what was fitted to each group."""
+        title = "mean probability that it is right by then and has not ended"
+        drawn = html.sparkline(self.by_layer.mean(axis=0) if len(self) else [], title, low=0, high=1)
+        rows = [
+            {
+                "group": name,
+                "n": fit.n,
+                "evidence beyond noise": fit.present,
+                "hit rate after": fit.hit,
+                "before, mean": float(np.mean(fit.guess)),
+            }
+            for name, fit in self.fits.items()
+        ]
+        here = [html.table([{"n": len(self), "right, by layer": drawn}])]
+        return html.card(repr(self), *here, *([html.table(rows)] if rows else []))
 
 
 def fit_onsets(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from brewlens import html
 from brewlens.answers import DIGITS
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.landmarks import NEVER, Landmarks
@@ -103,6 +104,15 @@ class PaperLifecycle:
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {100 * value:.1f} %" for name, value in self.shares().items())
         return f"PaperLifecycle({int(self.brewing.sum())} of {len(self)} samples with an FPCL: {shares})"
+
+    def _repr_html_(self) -> str:
+        """Shares of the outcomes and mean depths, as the paper tables them."""
+        counts = {name: int((self.outcome[self.brewing] == name).sum()) for name in RESOLUTION}
+        row: dict[str, object] = {"n": int(self.brewing.sum()), "outcomes": html.outcome_bar(counts)}
+        row |= {name: f"{share:.1%}" for name, share in self.shares().items()}
+        row |= {f"{name.upper()}/L": depth for name, depth in self.depths().items()}
+        title = f"PaperLifecycle({int(self.brewing.sum())} of {len(self)} samples with an FPCL)"
+        return html.card(title, html.table([row]), html.outcome_key(RESOLUTION))
 
 
 def paper_lifecycle(

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
+from brewlens.brief import brief
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.landmarks import NEVER, landmarks
 from brewlens.lifecycle.outcomes import RESOLUTION, classify
@@ -186,6 +187,8 @@ class Permuted:
     paired: np.ndarray
     observed: dict[str, Float[np.ndarray, "statistic"]]
     drawn: dict[str, Float[np.ndarray, "resample statistic"]]
+
+    __repr__ = brief
 
 
 def permute(

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import entr, softmax
 
+from brewlens import html
 from brewlens.decoding.readout import Readout
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Signals:
 
     @property
     def n_layers(self) -> int:
+        """Number of layers, L."""
         return self.divergence.shape[1]
 
     @property
@@ -119,6 +121,18 @@ class Signals:
 
     def __repr__(self) -> str:
         return f"Signals({len(self)} samples x {self.n_layers} layers: {' and '.join(self.decoders)})"
+
+    def _repr_html_(self) -> str:
+        """Means over the samples: by layer, and what the tail gives."""
+        if not len(self):
+            return html.card(repr(self))
+        rows = []
+        for name in BY_LAYER:
+            mean = getattr(self, name).mean(axis=0)
+            drawn = html.sparkline(mean, f"mean {name}", low=0)
+            rows.append({"signal": name, "at layer 0": mean[0], "at the last": mean[-1], "by layer": drawn})
+        tail = ", ".join(f"{name} {getattr(self, name).mean():.2f}" for name in TAIL)
+        return html.card(repr(self), html.table(rows), html.note(f"Tail means, normalised: {tail}."))
 
 
 BY_LAYER = ("entropy_ready", "entropy_available", "confidence", "divergence", "agreement")

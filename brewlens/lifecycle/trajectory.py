@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from brewlens import html
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.landmarks import NEVER, Landmarks, landmarks, tail
-from brewlens.lifecycle.outcomes import classify
+from brewlens.lifecycle.outcomes import OUTCOMES, classify
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,28 @@ class Lifecycle:
         return f"Lifecycle({len(self)} samples x {self.n_layers} layers: {shares})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.to_frame().head(8).to_html(index=False)}"
+        """One row per outcome: how many, when they have their landmarks, by median and by layer."""
+        rows = []
+        for name in OUTCOMES:
+            here = self.outcome == name
+            row: dict[str, object] = {"outcome": name.replace("_", " "), "n": int(here.sum())}
+            row["share"] = f"{here.mean():.1%}" if len(self) else None
+            for mark in ("fpcl", "fcc", "fjc"):
+                layers = getattr(self.landmarks, mark)[here]
+                found = layers[layers != NEVER]
+                row[f"{mark.upper()}, median"] = float(np.median(found)) if len(found) else None
+            for mark in ("fpcl", "fjc"):
+                layers = getattr(self.landmarks, mark)[here]
+                hit = layers != NEVER
+                come = [(hit & (layers <= k)).mean() for k in range(self.n_layers) if hit.any()]
+                title = f"{name}: share with an {mark.upper()} by then"
+                row[f"{mark.upper()} by layer"] = html.sparkline(come, title, low=0, high=1)
+            rows.append(row)
+        differ = int((self.outcome != self.outcome_paper).sum())
+        misses = f"{int(self.format_miss.sum()):,} answers are outside the classes"
+        told = f"Landmarks are first hits. The paper's rule calls {differ:,} samples otherwise; {misses}."
+        title = f"Lifecycle({len(self)} samples x {self.n_layers} layers)"
+        return html.card(title, html.table(rows), html.note(told))
 
 
 def lifecycle(

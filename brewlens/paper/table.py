@@ -9,6 +9,7 @@ from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from brewlens import html
+from brewlens.brief import brief
 from brewlens.decoding.surface_control import OVERALL
 from brewlens.lifecycle.nulls import ALL
 from brewlens.paper import latex
@@ -36,6 +37,8 @@ class Line:
     over: str
     group: str
     total: bool
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True)

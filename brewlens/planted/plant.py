@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from brewlens import html
 from brewlens.answers import DIGITS
+from brewlens.brief import brief
 from brewlens.decoding.targets import CONSTANT_SUFFIX
 from brewlens.files import replacing, write_tensors
 from brewlens.lifecycle.landmarks import NEVER
@@ -54,6 +56,8 @@ class Event:
     to_available: Float[np.ndarray, "10"] | None = None
     to_readout: Float[np.ndarray, "10"] | None = None
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -71,6 +75,8 @@ class Checkpoint:
         self.tokenizer.save_pretrained(folder)
         write_tensors(folder / "model.safetensors", self.weights)
         return folder
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,6 +147,10 @@ class Planted:
         return (
             f"Planted({self.model.name}: {len(self.truth)} samples x {self.truth.n_layers} layers: {shares})"
         )
+
+    def _repr_html_(self) -> str:
+        """What is so by construction."""
+        return html.card(repr(self), html.Html(self.truth._repr_html_()))
 
 
 def plant(

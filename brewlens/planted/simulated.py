@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from brewlens.answers import DIGITS
+from brewlens.brief import brief
 from brewlens.decoding.readout import Readout
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.planted.truth import Truth
@@ -64,6 +65,8 @@ class Simulated:
     def ready(self) -> Bool[np.ndarray, "sample layer"]:
         """Whether context-stripped decoding is right."""
         return self.readouts["context_stripped"].correct(self.answers)
+
+    __repr__ = brief
 
 
 def correlated_noise(

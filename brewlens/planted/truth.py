@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from brewlens import html
 from brewlens.answers import DIGITS
+from brewlens.brief import brief
 from brewlens.lifecycle.landmarks import NEVER
 
 if TYPE_CHECKING:
@@ -109,6 +111,22 @@ class Truth:
         for name in ("available_from", "ready_from", "ready_until", "written"):
             frame[name] = frame[name].mask(frame[name] == NEVER)
         return frame
+
+    __repr__ = brief
+
+    def _repr_html_(self) -> str:
+        """One row per kind: how many, and from which layers on they are available and ready."""
+        rows = []
+        for kind in dict.fromkeys(self.kind.tolist()):
+            here = self.kind == kind
+            row: dict[str, object] = {"kind": str(kind).replace("_", " "), "n": int(here.sum())}
+            for name in ("available_from", "ready_from", "ready_until"):
+                layers = getattr(self, name)[here]
+                counts = np.bincount(layers[layers != NEVER], minlength=self.n_layers)
+                drawn = html.sparkline(counts, f"{kind}: samples, {name}", low=0)
+                row[name.replace("_", " ")] = drawn if counts.any() else None
+            rows.append(row)
+        return html.card(f"Truth({len(self)} samples x {self.n_layers} layers)", html.table(rows))
 
 
 def draw_truth(

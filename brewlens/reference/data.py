@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Int32
 from tokenizers import Tokenizer
 
+from brewlens.brief import brief
 from brewlens.reference.config import EASY_LEVELS
 from brewlens.tasks.item import Item
 
@@ -48,6 +49,8 @@ class Batch:
 
     tokens: Int32[np.ndarray, "batch position"]
     lengths: Int32[np.ndarray, " batch"]
+
+    __repr__ = brief
 
 
 def training_programs(seed: int, stage: Stage) -> Iterator[Item]:

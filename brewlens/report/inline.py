@@ -22,7 +22,9 @@ THEMED = {
     theme.GRID: "var(--grid)",
     theme.FILL: "var(--fill)",
     theme.PAPER: "var(--paper)",
-    theme.DECODERS["probe"].color: "var(--blue)",  # too dark on a dark page
+    # Too dark on a dark page.
+    theme.DECODERS["probe"].color: "var(--blue)",
+    theme.LANDMARK_COLORS["fjc"]: "var(--purple)",
 }
 """Colour of a figure -> what stands for it on the page."""
 

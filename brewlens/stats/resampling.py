@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
+from brewlens.brief import brief
 from brewlens.stats.robust import Labels, cluster_codes
 
 
@@ -41,6 +42,8 @@ class Bootstrap:
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    __repr__ = brief
 
 
 def hierarchical_bootstrap(

@@ -32,6 +32,7 @@ class Share:
 
     @property
     def value(self) -> float:
+        """The share."""
         return self.count / self.n
 
     def __str__(self) -> str:

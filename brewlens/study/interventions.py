@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from brewlens.answers import AnswerSpace
+from brewlens.brief import brief
 from brewlens.intervention.causal_use import causal_use
 from brewlens.intervention.components import attribute, component_table
 from brewlens.intervention.effects import COLUMNS
@@ -57,6 +58,8 @@ class Subject:
     def options(self) -> dict[str, Any]:
         return {"space": self.space, "seed": self.seed, "progress": self.progress}
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class Found:
@@ -71,6 +74,8 @@ class Found:
     effects: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     left_out: str = ""
+
+    __repr__ = brief
 
 
 def _causal_use(subject: Subject) -> Found:

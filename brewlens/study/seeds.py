@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brewlens import html
 from brewlens.files import write_json
 from brewlens.study.checks import plain
 from brewlens.study.plan import Plan, PlanError
@@ -85,7 +86,22 @@ class Seeds:
         return f"Seeds({', '.join(map(str, self.seeds))}: {len(self.spread)} quantities; {self.redrawn})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.to_frame().head(12).to_html(index=False)}"
+        """One row per quantity: mean with its interval between seeds, and the seeds side by side."""
+        rows = []
+        for row in self.to_frame().to_dict("records"):
+            values = [row[f"seed_{seed}"] for seed in self.seeds]
+            title = f"{row['family']}, {row['quantity']}"
+            rows.append(
+                {
+                    "family": row["family"],
+                    "quantity": row["quantity"],
+                    "seeds": row["seeds"],
+                    "mean": html.interval(row["mean"], row["low"], row["high"]),
+                    "sd": row["sd"],
+                    "by seed": html.sparkline(values, title, axis="seed", labels=self.seeds),
+                }
+            )
+        return html.card(repr(self), html.table(rows), html.note("Intervals of the mean, 95 %, over seeds."))
 
 
 def seeds_folder(plan: Plan) -> Path:

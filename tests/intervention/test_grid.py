@@ -15,6 +15,7 @@ from brewlens.intervention.grid import Arm, run_grid
 from brewlens.intervention.sites import Site, states
 from brewlens.lifecycle.landmarks import NEVER
 from brewlens.loading import load_model
+from tests import architectures
 from tests.tiny import ARCHITECTURES, build
 
 SITES = (
@@ -195,3 +196,15 @@ def test_sites_refuse_what_is_not_there(model, items, space):
     own = states(model, items.prompts)
     with pytest.raises(ValueError, match="own must be"):
         run_grid(model, items.prompts, own[:, :2], [], space)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "deepseek_v2"])
+def test_heads_are_as_wide_as_what_the_model_gives(name, items, tmp_path):
+    """Also with MLA, whose queries and values differ in width."""
+    model = load_model(architectures.build(name, tmp_path))
+    width = states(model, items.prompts[:1], Site("z")).shape[-1]
+    n_heads = model.bridge.cfg.n_heads
+    every = Site("z", heads=tuple(range(n_heads))).columns(model)
+    assert every.tolist() == list(range(width))
+    last = Site("z", heads=(n_heads - 1,)).columns(model).tolist()
+    assert last == list(range(width - width // n_heads, width))
