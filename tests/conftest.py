@@ -18,6 +18,14 @@ import torch
 torch.set_num_threads(1)
 
 
+LONGEST = ("test_notebooks.py", "test_interventions.py", "test_cli.py", "test_run.py", "test_truth.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker ends with one of them alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory):
     """Architecture -> folder with a tiny random model and its tokenizer. Read only."""

@@ -8,8 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from brewlens.cli import app
 
 
 def brewlens(*arguments, cwd=None, **options):
@@ -50,14 +55,22 @@ def test_a_whole_run_and_what_comes_after(tiny_folders, tmp_path):
     before = (folder / "report.html").read_bytes()
     assert brewlens("report", folder).returncode == 0
     assert (folder / "report.html").read_bytes() == before
-    elsewhere = brewlens("figures", folder, "--venue", "neurips", "--out", tmp_path / "f").stdout
-    assert str(tmp_path / "f" / "outcomes.pdf") in elsewhere
-    narrow = (tmp_path / "f" / "outcomes.svg").read_text("utf-8")
-    assert 'width="396pt"' in narrow  # 5.5 inches
     refused(brewlens("figures", folder, "--venue", "natur"), "unknown venue 'natur'; choose one of")
     assert "outcomes.tex" in brewlens("tables", folder).stdout
     assert "\\toprule" in (folder / "paper" / "outcomes.tex").read_text("utf-8")
     refused(brewlens("run", "--model", tiny_folders["llama"], "--n", 27, "--out", folder), "another plan")
+
+
+def test_figures_for_a_venue(tmp_path, monkeypatch):
+    """On the stored run of the documentation; two figures of it."""
+    run, plates = Path(__file__).parents[1] / "docs" / "run", import_module("brewlens.figures.plates")
+    every = plates.makers
+    monkeypatch.setattr(plates, "makers", lambda trace: dict(list(every(trace).items())[:2]))
+    result = CliRunner().invoke(app, ["figures", str(run), "--venue", "neurips", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "outcomes.pdf") in result.output.splitlines()
+    assert 'width="396pt"' in (tmp_path / "outcomes.svg").read_text("utf-8")  # 5.5 inches
+    assert len(list(tmp_path.iterdir())) == 8 and not (run / "figures").exists()
 
 
 def test_mistakes_of_the_user(tiny_folders, tmp_path):

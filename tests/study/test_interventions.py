@@ -37,7 +37,9 @@ def plan_of(**options):
 def folder(model, tmp_path_factory):
     """A run with some experiments, to which the others were added."""
     found = tmp_path_factory.mktemp("runs") / "r"
-    run(plan_of(interventions=["layer_skipping", "components"]), found, model=model, progress=False)
+    with pytest.MonkeyPatch.context() as patch:  # made anew below
+        patch.setattr(import_module("brewlens.study.run"), "write_report", lambda folder, trace: [])
+        run(plan_of(interventions=["layer_skipping", "components"]), found, model=model, progress=False)
     first = {p.name: p.stat().st_mtime_ns for p in (found / "interventions").iterdir()}
     # The module; the package exports the function under the same name.
     module = import_module("brewlens.intervention.causal_use")
