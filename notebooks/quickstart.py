@@ -47,7 +47,7 @@ items
 
 # %%
 trace = bl.trace(model, items, progress=False)
-trace.lifecycle
+trace
 
 # %%
 samples = trace.to_frame()

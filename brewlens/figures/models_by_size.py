@@ -94,7 +94,7 @@ def plot_outcomes_by_size(
         ax.set(xlabel="parameters", ylabel=f"share of samples with an FPCL, {table['family'].iloc[0]}")
         ax.grid(axis="y", color=theme.GRID, linewidth=0.5)
         ax.set_axisbelow(True)
-        theme.legend_below(ax, 28, ncols=3, columnspacing=1.2, handlelength=1.6)
+        theme.legend_below(ax, 28, ncols=2, columnspacing=1.2, handlelength=1.6)
     return ax
 
 

@@ -46,7 +46,7 @@ def load_run(folder: str | Path) -> Trace:
     life = lifecycles(
         items,
         readouts,
-        readouts["probe"].target_index(samples["output"]),
+        readouts["probe"].target_index(samples["output"].tolist()),
         samples["format_miss"].to_numpy(dtype=bool),
         tail_start=plan["tail_start"],
         confident=plan["confident"],
