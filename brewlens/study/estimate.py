@@ -63,7 +63,7 @@ def estimate(plan: Plan) -> dict[str, str]:
     asked = decoders(options_of(plan))
     return {
         "model": repr(model),
-        "items": f"{n} in {len(families)} families",
+        "items": f"{n} in {len(families)} {'family' if len(families) == 1 else 'families'}",
         "cells": f"{n * layers * len(asked)} = {n} items x {layers} layers x {len(asked)} decoders",
         "memory": f"about {(weights + 8 * n * width * 4) / 1e9 + 1.0:.1f} GB",
         "disk": f"about {disk_bytes(n, layers, width, plan.dtype) / 1e6:.0f} MB",
