@@ -14,7 +14,7 @@ from scipy.optimize import isotonic_regression
 
 from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import theme
-from brewlens.lifecycle.outcomes import TAXONOMIES
+from brewlens.figures.outcomes import labels_of
 from brewlens.stats import clustered_share
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def flow_table(trace: Trace, *, taxonomy: str = "repaired") -> pd.DataFrame:
     """
     import pandas as pd
 
-    if taxonomy not in TAXONOMIES:
-        raise ValueError(f"unknown taxonomy {taxonomy!r}; choose one of {', '.join(TAXONOMIES)}")
-    life = trace.lifecycle
-    label = life.outcome if taxonomy == "repaired" else life.outcome_paper
+    life, label = trace.lifecycle, labels_of(trace, taxonomy)
     family, shapes = np.asarray(life.families), trace.shapes
     groups = {name: family == name for name in dict.fromkeys(life.families)}
     groups[OVERALL if OVERALL not in groups else "all samples"] = np.ones(len(trace), dtype=bool)

@@ -18,6 +18,7 @@ from brewlens.decoding.surface_control import OVERALL
 from brewlens.figures import theme
 from brewlens.figures.accuracy import rows_of
 from brewlens.figures.lifecycle import decoders_of
+from brewlens.figures.onsets import shares_of_others
 from brewlens.figures.panels import COLUMNS, small_multiples
 from brewlens.lifecycle.landmarks import NEVER, Landmarks, landmarks
 from brewlens.lifecycle.nulls import ALL, PERMUTED, strata
@@ -143,13 +144,7 @@ def landmarks_by_chance(
     Returns:
         By landmark, ``[sample, L + 1]``; the last entry is never.
     """
-    own = np.eye(classes)[answer]
-    cell = np.unique(cells, return_inverse=True)[1]
-    counts = np.zeros((cell.max() + 1, classes))
-    np.add.at(counts, cell, own)
-    others = counts[cell] - own
-    size = others.sum(axis=1, keepdims=True)
-    share = np.divide(others, size, out=np.full_like(others, np.nan), where=size > 0)
+    share = shares_of_others(answer, cells, classes)
     layers = available.shape[1]
     found = {name: np.zeros((len(answer), layers + 1)) for name in LANDMARKS}
     for k in np.unique(answer):

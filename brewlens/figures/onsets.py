@@ -128,6 +128,19 @@ def _of_expectations(values: Float[np.ndarray, "sample layer"], shapes: np.ndarr
     return values.mean(axis=0) if len(values) else nothing, nothing, nothing
 
 
+def shares_of_others(
+    answer: Int[np.ndarray, "sample"], cells: Int[np.ndarray, "sample"], classes: int
+) -> Float[np.ndarray, "sample class"]:
+    """Share of each answer among the other samples of a sample's cell; NaN for one that is alone there."""
+    own = np.eye(classes)[answer]
+    cell = np.unique(cells, return_inverse=True)[1]
+    counts = np.zeros((cell.max() + 1, classes))
+    np.add.at(counts, cell, own)
+    others = counts[cell] - own
+    size = others.sum(axis=1, keepdims=True)
+    return np.divide(others, size, out=np.full_like(others, np.nan), where=size > 0)
+
+
 def first_hits_by_chance(
     predicted: Int[np.ndarray, "sample layer"],
     answer: Int[np.ndarray, "sample"],
@@ -144,13 +157,7 @@ def first_hits_by_chance(
         cells: Cell of each sample.
         classes: Number of classes.
     """
-    own = np.eye(classes)[answer]
-    cell = np.unique(cells, return_inverse=True)[1]
-    counts = np.zeros((cell.max() + 1, classes))
-    np.add.at(counts, cell, own)
-    others = counts[cell] - own
-    size = others.sum(axis=1, keepdims=True)
-    share = np.divide(others, size, out=np.full_like(others, np.nan), where=size > 0)
+    share = shares_of_others(answer, cells, classes)
     chance = np.zeros(predicted.shape)
     for k in range(classes):
         chance += share[:, k, None] * np.logical_or.accumulate(predicted == k, axis=1)

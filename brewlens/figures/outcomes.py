@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 _TITLES = {"repaired": "repaired rule", "paper": "the paper's rule"}
 
 
+def labels_of(trace: Trace, taxonomy: str) -> np.ndarray:
+    """Outcome of each sample by one of the rules.
+
+    Raises:
+        ValueError: If the taxonomy is unknown.
+    """
+    if taxonomy not in TAXONOMIES:
+        raise ValueError(f"unknown taxonomy {taxonomy!r}; choose one of {', '.join(TAXONOMIES)}")
+    return trace.lifecycle.outcome if taxonomy == "repaired" else trace.lifecycle.outcome_paper
+
+
 def outcome_table(trace: Trace, taxonomy: str = "repaired") -> pd.DataFrame:
     """How the samples of each family end.
 
@@ -40,10 +51,7 @@ def outcome_table(trace: Trace, taxonomy: str = "repaired") -> pd.DataFrame:
     """
     import pandas as pd
 
-    if taxonomy not in TAXONOMIES:
-        raise ValueError(f"unknown taxonomy {taxonomy!r}; choose one of {', '.join(TAXONOMIES)}")
-    life = trace.lifecycle
-    label = life.outcome if taxonomy == "repaired" else life.outcome_paper
+    life, label = trace.lifecycle, labels_of(trace, taxonomy)
     drawn = RESOLUTION if taxonomy == "paper" else tuple(o for o in OUTCOMES if o != "no_brewing")
     families, shapes = np.asarray(life.families), trace.shapes
     names = list(dict.fromkeys(families.tolist()))
