@@ -73,7 +73,8 @@ def test_figures_for_a_venue(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 8 and not (run / "figures").exists()
 
 
-def test_mistakes_of_the_user(tiny_folders, tmp_path):
+def test_mistakes_of_the_user(tiny_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model = ("--model", tiny_folders["gpt2"])
     (tmp_path / "bad.jsonl").write_text('{"prompt": "x", "answer": "1"}\n{"prompt": "x"\n')
     cases = [
@@ -85,8 +86,12 @@ def test_mistakes_of_the_user(tiny_folders, tmp_path):
         (("report", "."), 1, ["not a run folder"]),
         (("tasks", "--families", "lop"), 1, ["unknown family 'lop'"]),
     ]
-    for arguments, code, words in cases:
-        refused(brewlens(*arguments, cwd=tmp_path), *words, code=code)
+    refused(brewlens("report", ".", cwd=tmp_path), "not a run folder")  # as a person would
+    for arguments, code, words in cases:  # the same in here, seven times as fast
+        made = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert made.exit_code == code and isinstance(made.exception, SystemExit), made.exception
+        for word in words:
+            assert word in made.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl"]
 
 

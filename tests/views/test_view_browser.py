@@ -84,7 +84,8 @@ def test_the_explorer_shows_samples_and_decoders(traced, tmp_path, open_page):
     )
     page.mouse.move(place[0] - 40, place[1])
     page.mouse.move(*place, steps=5)
-    page.wait_for_selector(".hovertext")
+    # On a slow machine the cells that the mouse passed are still shown for a while.
+    page.wait_for_selector(".hovertext:has-text('layer 1, class 3')")
     said = page.locator(".hovertext").first.text_content()
     p = traced.readouts["probe"].probabilities[other, 1, 3]
     assert "layer 1, class 3" in said and f"p = {p:.4f}" in said and title in said
