@@ -232,6 +232,7 @@ def test_the_table_says_the_same(visit, trace):
     row = 5
     tab = visit(f"#sample={quote(trace.items.ids[row], safe='')}")
     tab.click("#b-table summary")
+    tab.locator("#b-table tbody tr").nth(3).wait_for()  # browsers say later that it was opened
     cells = tab.locator("#b-table tbody tr").nth(3).locator("td").all_text_contents()
     for cell, decoder in zip(cells, DECODERS.values(), strict=True):
         if decoder == "surface":
