@@ -140,7 +140,7 @@ class Trace:
             row["outcomes"] = html.outcome_bar({o: int((life.outcome[here] == o).sum()) for o in OUTCOMES})
             for decoder in decoders:
                 readout = self.readouts[decoder]
-                share = (readout.predicted == readout.target_index(life.answers)[:, None])[here].mean(axis=0)
+                share = readout.correct(life.answers)[here].mean(axis=0)
                 title, chance = f"{name}: share that {decoder} has right", 1 / len(readout.classes)
                 row[f"{decoder} by layer"] = html.sparkline(share, title, low=0, high=1, line=chance)
             rows.append(row)
