@@ -1,10 +1,12 @@
-# `make demo` runs the main job, `make test` the tests; both set up .venv first.
+# `make demo` runs the main job, `make test` the tests; both set up .venv first, with the versions of
+# constraints.txt. `make demo CONSTRAINTS=` takes the newest version of everything, in .venv-newest.
 PYTHON ?= python3
-VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+VENV ?= $(if $(CONSTRAINTS),.venv,.venv-newest)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test types figures docs notebooks bench truth clean
+.PHONY: demo test types figures docs notebooks bench truth lock matrix clean
 
 demo: $(STAMP)
 	$(BIN)/brewlens run
@@ -36,13 +38,25 @@ bench: $(STAMP)
 truth: $(STAMP)
 	$(BIN)/python -m benchmarks.truth
 
+# The exact versions of everything but torch, renewed; then what changed.
+lock: $(STAMP)
+	cp constraints.txt $(VENV)/constraints.before
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+	  --override .ci/no-torch.txt --no-annotate --custom-compile-command "make lock" --output-file constraints.txt
+	@diff $(VENV)/constraints.before constraints.txt | grep '^[<>]' || echo "nothing changed"
+
+# The suite on the lowest, the locked and the newest set, each in an environment of its own.
+matrix:
+	$(PYTHON) .ci/matrix.py $(ROWS)
+
 # Without torch, the small CPU build; a torch that is there is left alone. Of CPU builds, 2.13.0 is tested.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -c "import torch; print(f'torch=={torch.__version__}')" > $(VENV)/torch.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/torch.txt $(CONSTRAINTS:%=--constraint %) -e ".[dev]"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf .venv .venv-newest .matrix runs

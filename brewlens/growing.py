@@ -28,6 +28,7 @@ from brewlens.answers import AnswerSpace
 from brewlens.batching import fitted
 from brewlens.errors import ModelError
 from brewlens.followed import Followed
+from brewlens.kv_cache import PrefixCache
 from brewlens.residuals import RESID_POST
 from brewlens.rows import Rows
 
@@ -37,35 +38,6 @@ if TYPE_CHECKING:
 Found = Iterator[tuple[Int[Tensor, "row"], tuple[AnswerLogits, ...]]]
 States = dict[int, Float[Tensor, "prompt step d_model"]]
 Path = tuple[int, ...]
-
-
-class PrefixCache(DynamicCache):
-    """Keys and values of prefixes, each shown to any number of rows and never written to.
-
-    Args:
-        filled: Of a batch of prefixes of one length.
-        owner: ``[row]`` which of them each row of the growing batch reads.
-    """
-
-    def __init__(self, filled: DynamicCache, owner: Int[Tensor, "row"]) -> None:
-        super().__init__()
-        self.layers = filled.layers
-        self.owner = owner
-        self.one = bool((owner == owner[0]).all())
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        layer: Any = self.layers[layer_idx]
-        return self._behind(layer.keys, key_states), self._behind(layer.values, value_states)
-
-    def _behind(self, prefix: Tensor, new: Tensor) -> Tensor:
-        if self.one:  # a view, where picking rows would copy
-            first = int(self.owner[0])
-            prefix = prefix[first : first + 1].expand(len(new), -1, -1, -1)
-        else:
-            prefix = prefix[self.owner[: len(new)].to(prefix.device)]
-        return torch.cat([prefix, new], dim=-2)
 
 
 @torch.no_grad()
@@ -177,7 +149,7 @@ class _Group:
                 pairs += followed.hooks(lambda x, here: x[1 + here.to(x.device), last])
             with self.model.hooks(pairs):
                 batch = self.model.batch([tails[int(owner[0])]])
-                states = self.model.read_from(batch, lambda x, hook: x, past_key_values=cache)
+                states = self.model.read_from(batch, lambda x, hook: x, cache)
             scores.add(path, states[1:, last:])
             carrier.add(path, states[:1, last:])
         read = () if followed is None else (followed.read_out(self.rows.space),)
@@ -222,7 +194,7 @@ def _own_states(model: HookedModel, rows: Rows, filled: DynamicCache | None, tai
     pairs = [(model.tap(entered, layer), keeper(layer)) for layer in rows.layers.unique().tolist()]
     cache = None if filled is None else PrefixCache(filled, torch.arange(len(tails)))
     with model.hooks(pairs):
-        model.read_from(model.batch(tails), lambda x, hook: x[:1, :1], past_key_values=cache)
+        model.read_from(model.batch(tails), lambda x, hook: x[:1, :1], cache)
     return states
 
 

@@ -34,8 +34,9 @@ from brewlens.rows import Rows, Z, check_positions
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedTokenizerBase
+    from transformers import DynamicCache, PreTrainedTokenizerBase
 
+    from brewlens.kv_cache import Handover
     from brewlens.selfcheck import ModelCheck, TapCheck
 
 log = logging.getLogger("brewlens")
@@ -577,9 +578,15 @@ class HookedModel:
 
     @torch.no_grad()
     def read_from(
-        self, batch: Batch, shorten: Hook, past_key_values: Any = None
+        self, batch: Batch, shorten: Hook, cache: DynamicCache | None = None
     ) -> Float[Tensor, "row step width"]:
-        """One forward: ``shorten(x)`` of the unembedding's input, of which the forward itself reads one."""
+        """One forward: ``shorten(x)`` of the unembedding's input, of which the forward itself reads one.
+
+        Args:
+            batch: Prompts, or what stands behind the prefixes in ``cache``.
+            shorten: Keeps a part of ``[row, position, width]``; None keeps all.
+            cache: Keys and values of prefixes. Those of the batch are added to it.
+        """
         kept: list[Tensor] = []
 
         def keep(x: Tensor, hook: Any) -> Tensor:
@@ -589,19 +596,41 @@ class HookedModel:
 
         # Not at the last block's output: some models restore the shape [row, position, d_model] after
         # the final norm.
-        with self.hooks([("unembed.hook_in", keep)]):
-            self.bridge(
-                batch.tokens, use_cache=False, output_attentions=False, past_key_values=past_key_values
-            )
+        with self.hooks([("unembed.hook_in", keep)]), self.handing(cache) as inputs:
+            self.bridge(batch.tokens, use_cache=False, output_attentions=False, **inputs)
         return kept[0]
 
-    @torch.no_grad()
-    def prefix_cache(self, batch: Batch) -> Any:
-        """Keys and values of prompts, as the model's own cache object."""
-        with self.hooks([("unembed.hook_in", lambda x, hook: x[:1, :1])]):
-            return self.bridge(
-                batch.tokens, use_cache=True, output_attentions=False, return_type="logits_and_cache"
-            )[1]
+    @contextmanager
+    def handing(self, cache: DynamicCache | None) -> Iterator[dict[str, Any]]:
+        """Keywords by which the bridge's forward is given a cache; None gives none.
+
+        Raises:
+            ModelError: If an attention of the model reads no cache.
+        """
+        if cache is None:
+            yield {}
+            return
+        with self._handover.given(cache) as inputs:
+            yield inputs
+
+    @cached_property
+    def _handover(self) -> Handover:
+        from brewlens.kv_cache import Handover
+
+        return Handover.of(self.bridge)
+
+    def prefix_cache(self, batch: Batch) -> DynamicCache:
+        """Keys and values of prompts.
+
+        Raises:
+            ModelError: If an attention of the model reads no cache.
+        """
+        from transformers import DynamicCache
+
+        network: Any = self.bridge.original_model
+        filled = DynamicCache(config=network.config)
+        self.read_from(batch, lambda x, hook: x[:1, :1], filled)
+        return filled
 
     def ids(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         """Token ids of prompts, each distinct text encoded once.

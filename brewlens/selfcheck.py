@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +25,8 @@ DEFAULT_PROMPTS = (
     'total = 4 + 1\n# The value of total is "',
     'y = 7\n# The value of y is "',
 )
+TESTED = {"transformers": "5.24.0", "transformer-lens": "4.3.0"}
+"""The newest pair of libraries whose batches are known to grow."""
 TOLERANCE = {torch.float32: 5e-5, torch.float64: 5e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
@@ -41,7 +45,7 @@ class ModelCheck:
         edit: Smallest change of the answer logits, over layers, when a block output is negated (logits).
         answers: Number of answer tokens, distinct in context.
         grows: Whether injection into a growing batch gives what padded injection gives.
-        refused: Why not, if not.
+        refused: If not: the reason, the versions of the libraries, and how many times longer it takes.
         prompts: What it was checked on.
     """
 
@@ -105,6 +109,12 @@ def check(model: HookedModel, prompts: Sequence[str] | None = None) -> ModelChec
     unchanged = model.inject(residuals, prompts, space)
     rows = Rows.of(model, -residuals, model.ids(prompts), space)
     refused = _refusal(model, rows, edited.reshape(len(rows)), tolerance)
+    if refused:
+        target = max(model.ids(DEFAULT_PROMPTS), key=len)
+        refused = (
+            f"{refused} ({_versions()}). Patching a prompt of {len(target)} tokens takes about "
+            f"{slowdown(model, target):.0f} times as long"
+        )
     additivity, taps = _additivity(model, model.encode(prompts))
     result = ModelCheck(
         additivity=additivity,
@@ -153,13 +163,37 @@ def _refusal(model: HookedModel, rows: Rows, expected: AnswerLogits, tolerance: 
 
     try:
         grown = run(model, rows, grows=True)[0]
-    except ModelError:
-        return "in a growing batch a row that is not written differs from a plain forward"
+    except ModelError as error:
+        return str(error).removeprefix(f"{model.name}: ").partition(";")[0]
     except (RuntimeError, TypeError, AttributeError, ValueError, LookupError) as error:
         # Recurrent layers and masks built per row refuse a batch that grows, each in its own way.
         return f"a growing batch raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     found = difference(grown, expected)
     return "" if found <= tolerance else f"a growing batch differs by {found:.1e}"
+
+
+def _versions() -> str:
+    here, tested = (", ".join(f"{n} {v(n)}" for n in TESTED) for v in (version, TESTED.__getitem__))
+    return f"{here}; the newest versions that brewlens is tested with are {tested}"
+
+
+def slowdown(model: HookedModel, target: tuple[int, ...]) -> float:
+    """How many times longer injection takes padded than in a batch that grows, measured on this machine.
+
+    Eight rows for every layer run a whole target prompt. Rows of a growing batch run its last token, and pass half of
+    the blocks on average: that is as much as half of the rows that pass all of them.
+    """
+    rows = 8 * model.n_layers
+
+    def seconds(count: int, tokens: tuple[int, ...]) -> float:
+        batch, times = model.batch([tokens] * count), []
+        for _ in range(3):
+            start = time.perf_counter()
+            model.read_from(batch, lambda x, hook: x[:1, :1]).cpu()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return seconds(rows, target) / seconds(rows // 2, target[-1:])
 
 
 @dataclass(frozen=True)

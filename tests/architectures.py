@@ -131,6 +131,59 @@ CONFIGS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
         mamba_dt_rank=4,
     ),
 }
+# One for each attention bridge of TransformerLens that those above leave out.
+FURTHER: dict[str, Callable[[], hf.PreTrainedConfig]] = {
+    # Its attention is Hugging Face's own, called as it is.
+    "opt": lambda: hf.OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        word_embed_proj_dim=WIDTH,
+        ffn_dim=48,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        init_std=0.2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "gpt_bigcode": lambda: hf.GPTBigCodeConfig(**_OLD, n_embd=WIDTH, n_positions=1024, multi_query=True),
+    "falcon_alibi": lambda: hf.FalconConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        multi_query=False,
+        parallel_attn=False,
+        alibi=True,
+        **_IDS,
+    ),
+    "mpt": lambda: hf.MptConfig(
+        vocab_size=VOCABULARY,
+        d_model=WIDTH,
+        n_heads=4,
+        n_layers=LAYERS,
+        expansion_ratio=2,
+        max_seq_len=1024,
+        **_IDS,
+    ),
+    "cohere2": lambda: hf.Cohere2Config(**_GROUPED, sliding_window=WINDOW),
+    "smollm3": lambda: hf.SmolLM3Config(**_GROUPED),
+    "exaone4": lambda: hf.Exaone4Config(**_GROUPED, sliding_window=WINDOW, layer_types=_ALTERNATING),
+    "bitnet": lambda: hf.BitNetConfig(**_GROUPED),
+    "jetmoe": lambda: hf.JetMoeConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=48,
+        num_hidden_layers=LAYERS,
+        num_key_value_heads=2,
+        kv_channels=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        **_IDS,
+    ),
+}
+CONFIGS |= FURTHER
 _BOS = ("llama2", "llama2_linear", "llama3", "mistral", "gemma2", "gemma3", "mixtral", "deepseek_v2")
 
 

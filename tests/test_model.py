@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from brewlens import growing, injection
 from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.batching import Batch, length_sorted
+from brewlens.kv_cache import PrefixCache
 from brewlens.loading import load_model
 from brewlens.model import AnswerLogits, HookedModel, ModelError
 
@@ -376,10 +377,10 @@ def test_inject_identities(any_model, space):
 
 def test_prefix_cache_is_not_written_to(tiny_model):
     filled = tiny_model.prefix_cache(tiny_model.encode(["abc"]))
-    cache = growing.PrefixCache(filled, torch.zeros(1, dtype=int))
+    cache = PrefixCache(filled, torch.zeros(1, dtype=int))
     before = [layer.keys.clone() for layer in cache.layers]
     for _ in range(2):
-        tiny_model.read_from(tiny_model.encode(["d"]), lambda x, hook: x, past_key_values=cache)
+        tiny_model.read_from(tiny_model.encode(["d"]), lambda x, hook: x, cache)
     assert cache.get_seq_length() == 3
     for layer, keys in zip(cache.layers, before, strict=True):
         assert torch.equal(layer.keys, keys)

@@ -100,8 +100,8 @@ class LastToken:
             layer,
             None if states is None else (lambda x: states.to(x).unsqueeze(1).expand_as(x)),
             lambda x: self._answers(x[:, 0]),
+            cache=cache if width else None,
             attention_mask=mask,
-            past_key_values=cache if width else None,
         )
 
 
@@ -249,6 +249,8 @@ def _written_run(
     layer: int,
     write: Callable[[Tensor], Tensor] | None,
     read: Callable[[Tensor], Tensor],
+    *,
+    cache: DynamicCache | None = None,
     **inputs: Any,
 ) -> Float[Tensor, "row class"]:
     """One forward, whose full unembedding is shown a single token."""
@@ -261,6 +263,6 @@ def _written_run(
     pairs: list[tuple[str, Any]] = [("unembed.hook_in", keep)]
     if write is not None:
         pairs.append((model.block_output(layer), lambda x, hook: write(x)))
-    with model.hooks(pairs):
-        model.bridge(tokens, output_attentions=False, **({"use_cache": False} | inputs))
+    with model.hooks(pairs), model.handing(cache) as handed:
+        model.bridge(tokens, use_cache=False, output_attentions=False, **handed, **inputs)
     return kept[0]

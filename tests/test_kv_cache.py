@@ -1,0 +1,154 @@
+"""A prefix reaches every attention, whatever the libraries call it; where it cannot, that is said, not just slow."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from pkgutil import iter_modules
+
+import architectures
+import pytest
+import torch
+from test_architectures import GROWS
+from transformers import DynamicCache
+
+from brewlens import kv_cache
+from brewlens.kv_cache import Handover, PrefixCache
+from brewlens.loading import load_model
+from brewlens.model import HookedModel, ModelError
+from brewlens.selfcheck import TESTED
+
+# Bridges of encoders, of models whose code is not part of transformers, and bases that no architecture uses.
+NOT_BUILT = {
+    "CodeGenAttentionBridge": "TransformerLens 4.3 cannot run CodeGen: no embed_positions",
+    "GlmMoeDsaAttentionBridge": "TransformerLens 4.3 itself calls its indexer with a keyword that is deprecated",
+    "NativeForwardAttentionBridge": "T5Gemma: an encoder",
+    "T5Gemma2MergedAttentionBridge": "T5Gemma 2: an encoder",
+    "_BaichuanAttentionBridge": "code of its own on the hub",
+    "_InternLM2AttentionBridge": "code of its own on the hub",
+    "_LLaDAAttentionBridge": "code of its own on the hub",
+    "_LLaDA2FusedAttentionBridge": "code of its own on the hub",
+    "_OpenAIGPTJointQKVAttentionBridge": "the first GPT keeps no cache",
+}
+
+
+def attentions(model: HookedModel) -> list[torch.nn.Module]:
+    return list(kv_cache._attentions(model.bridge))
+
+
+@contextmanager
+def handed_on_as(model: HookedModel, keyword: str):
+    """Blocks of an imagined release hand their cache on under another keyword."""
+
+    def rename(module, args, kwargs):
+        return args, {keyword if isinstance(v, DynamicCache) else k: v for k, v in kwargs.items()}
+
+    handles = [part.register_forward_pre_hook(rename, with_kwargs=True) for part in attentions(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.fixture
+def fresh(tiny_folders):
+    """A model of its own, as hooks are left on it."""
+    return load_model(tiny_folders["qwen2"], device="cpu")
+
+
+def test_a_keyword_that_no_bridge_knows_costs_nothing(fresh):
+    with handed_on_as(fresh, "keys_and_values"):
+        again = HookedModel.from_bridge(fresh.bridge, fresh.tokenizer)
+        assert again.grows
+        handover = Handover.of(fresh.bridge)
+        assert list(handover.keywords) == attentions(fresh)
+        # Without the handover the cache is lost: the forward runs, and nobody reads it.
+        assert not Handover(handover.argument, {})._readers(fresh.bridge)
+        assert handover._readers(fresh.bridge) == set(attentions(fresh))
+
+
+def test_hooks_of_the_handover_are_gone_afterwards(fresh):
+    with handed_on_as(fresh, "keys_and_values"):
+        before = [len(part._forward_pre_hooks) for part in attentions(fresh)]
+        fresh.prefix_cache(fresh.encode(["abc"]))
+        with pytest.raises(RuntimeError), fresh.handing(DynamicCache()):
+            assert [len(p._forward_pre_hooks) for p in attentions(fresh)] == [n + 1 for n in before]
+            raise RuntimeError
+        assert [len(part._forward_pre_hooks) for part in attentions(fresh)] == before
+
+
+def test_an_attention_that_reads_no_cache_is_named_with_versions_and_time(fresh, monkeypatch, caplog):
+    monkeypatch.setattr(kv_cache, "READ_BY_BRIDGES", ("cache",))
+    with handed_on_as(fresh, "keys_and_values"):
+        with pytest.raises(ModelError, match="do not reach 4 of 4 attentions, first blocks.0.self_attn"):
+            Handover.of(fresh.bridge)
+        slow = HookedModel.from_bridge(fresh.bridge, fresh.tokenizer)
+    assert not slow.grows
+    told = re.search(
+        r"do not reach 4 of 4 attentions.*transformers (\S+), transformer-lens (\S+); the newest versions that "
+        r"brewlens is tested with are transformers (\S+), transformer-lens (\S+)\)\. Patching a prompt of \d+ "
+        r"tokens takes about \d+ times as long",
+        slow.check.refused,
+    )
+    assert told, slow.check.refused
+    installed = [version(name) for name in TESTED]
+    assert list(told.groups()) == [*installed, *TESTED.values()]
+    assert slow.check.refused in caplog.text
+
+
+def test_the_tested_versions_are_those_of_the_constraints():
+    constraints = (Path(__file__).parent.parent / "constraints.txt").read_text("utf-8")
+    for name, tested in TESTED.items():
+        assert re.search(rf"^{name}==(\S+)", constraints, re.MULTILINE).group(1) == tested
+
+
+def test_a_model_takes_its_cache_under_any_name():
+    class Renamed(torch.nn.Module):
+        def forward(self, tokens, memory: "DynamicCache | None" = None, use_cache: bool = False):
+            pass
+
+    class Untyped(torch.nn.Module):
+        def forward(self, tokens, past_key_values=None):
+            pass
+
+    assert kv_cache._argument(Renamed()) == "memory"
+    assert kv_cache._argument(Untyped()) == "past_key_values"
+
+
+@pytest.mark.parametrize("architecture", [name for name, grows in GROWS.items() if grows])
+def test_what_stands_behind_a_prefix_says_what_the_whole_prompt_says(architecture, tmp_path):
+    model = load_model(architectures.build(architecture, tmp_path), device="cpu")
+    ids = model.ids(['# The value of total is "', "b = 2\nb = b + 3\n# b: '"])
+    for tokens in ids:
+        whole = model.read_from(model.batch([tokens]), lambda x, hook: x[:, len(tokens) - 2 :])
+        filled = model.prefix_cache(model.batch([tokens[:-2]]))
+        cache = PrefixCache(filled, torch.zeros(1, dtype=torch.long))
+        behind = model.read_from(model.batch([tokens[-2:]]), lambda x, hook: x, cache)
+        alone = model.read_from(model.batch([tokens[-2:]]), lambda x, hook: x)
+        assert (behind - whole).abs().max() <= 5e-5 * whole.abs().max()
+        assert (alone - whole).abs().max() > 1e-2 * whole.abs().max()
+
+
+def test_every_attention_bridge_is_in_the_matrix(tmp_path):
+    """A new one of TransformerLens must be looked at: give it a small model, or a reason."""
+    from transformer_lens import model_bridge
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+
+    there = set()
+    for part in ("generalized_components", "supported_architectures"):
+        package = import_module(f"{model_bridge.__name__}.{part}")
+        for found in iter_modules(package.__path__, f"{package.__name__}."):
+            for name, kind in inspect.getmembers(import_module(found.name), inspect.isclass):
+                if issubclass(kind, AttentionBridge) and kind.__module__ == found.name:
+                    there.add(name)
+    built = set()
+    for architecture in GROWS:
+        model = load_model(architectures.build(architecture, tmp_path / architecture), device="cpu")
+        built |= {type(part).__name__ for part in attentions(model)}
+    assert not built & set(NOT_BUILT)
+    assert there - built - set(NOT_BUILT) == set()
