@@ -1,8 +1,8 @@
 """The whole suite on the lowest, the locked and the newest set of dependencies; run by ``make matrix``.
 
-Each set has a virtual environment of its own under ``.matrix``, and torch by the rule of the Makefile: the small
-build for processors. Where pip offers none for a Python version, that row is skipped and says so. What passed
-is printed and written to ``.matrix/results.md``; the exit status is 1 if a row failed.
+Each set has a virtual environment of its own under ``.matrix``, and torch by the rule of the Makefile: the
+small build for processors. Where pip offers none for a Python version, that row is skipped and says so. What
+passed is printed and written to ``.matrix/results.md``; the exit status is 1 if a row failed.
 """
 
 from __future__ import annotations
@@ -112,18 +112,9 @@ def resolved(row: Row, python: Path) -> Path:
     if row.resolve is None:
         return ROOT / "constraints.txt"
     file = FOLDER / f"{row.name}.txt"
-    called(
-        [python, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "dev", "--override", NO_TORCH]
-        + [
-            "--python-version",
-            row.python,
-            "--no-annotate",
-            "--no-header",
-            "--output-file",
-            file,
-            *row.resolve,
-        ]
-    )
+    options = ["--override", NO_TORCH, "--python-version", row.python, "--no-annotate", "--no-header"]
+    compiler = [python, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "dev"]
+    called([*compiler, *options, "--output-file", file, *row.resolve])
     return file
 
 

@@ -1,10 +1,10 @@
 """Keys and values of prompt prefixes: how a model is handed them, and how many rows share them.
 
-A Hugging Face model makes masks and positions from a cache and hands it on to the attention of each block. There
-TransformerLens' bridge takes it up, from a keyword. The two do not always agree on that keyword: since
-transformers 5.24 blocks hand on ``cache``, and TransformerLens 4.3 reads ``past_key_values`` or ``layer_past``.
-A cache under a keyword that nobody reads is lost without an error. So :class:`Handover` relies on no keyword: it
-watches which attentions read the cache that the model is given, and gives it to the others itself.
+A Hugging Face model makes masks and positions from a cache and hands it on to the attention of each block.
+There TransformerLens' bridge takes it up, from a keyword. The two do not always agree on that keyword: since
+transformers 5.24 blocks hand on ``cache``, and TransformerLens 4.3 reads ``past_key_values`` or
+``layer_past``. A cache under a keyword that nobody reads is lost without an error. So :class:`Handover`
+relies on no keyword: it watches which attentions read the cache that the model is given, and gives it to the others.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class Handover:
             way = cls(way.argument, {part: word for part, word in tried.keywords.items() if part in reading})
         if lost := [name for part, name in attentions.items() if part not in reading]:
             raise ModelError(
-                f"the keys and values of a prefix do not reach {len(lost)} of {len(attentions)} attentions, first "
-                f"{lost[0]}"
+                f"the keys and values of a prefix do not reach {len(lost)} of {len(attentions)} attentions, "
+                f"first {lost[0]}"
             )
         return way
 
@@ -135,7 +135,7 @@ def _attentions(bridge: TransformerBridge) -> dict[nn.Module, str]:
 
 
 def _argument(network: nn.Module) -> str:
-    """The keyword under which a model takes its cache, told by its annotation, or by one of the usual names."""
+    """The keyword under which a model takes its cache: by its annotation, or one of the usual names."""
     parameters = inspect.signature(network.forward).parameters
     typed = [name for name, p in parameters.items() if "Cache" in str(p.annotation)]
     named = [name for name in reversed(READ_BY_BRIDGES) if name in parameters]

@@ -180,8 +180,8 @@ def _versions() -> str:
 def slowdown(model: HookedModel, target: tuple[int, ...]) -> float:
     """How many times longer injection takes padded than in a batch that grows, measured on this machine.
 
-    Eight rows for every layer run a whole target prompt. Rows of a growing batch run its last token, and pass half of
-    the blocks on average: that is as much as half of the rows that pass all of them.
+    Eight rows for every layer run a whole target prompt. Rows of a growing batch run its last token, and pass
+    half of the blocks on average: that is as much as half of the rows that pass all of them.
     """
     rows = 8 * model.n_layers
 

@@ -36,8 +36,8 @@ from brewlens.model import HookedModel, ModelError
 from brewlens.rows import Rows
 
 # Whether injection may let a batch grow from block to block, or must run every row's whole target. BLOOM
-# and Falcon repeat their position bias for the rows that enter the first block, GPT-BigCode's keys have no axis of
-# heads, and the three hybrid models carry a recurrent state beside keys and values.
+# and Falcon repeat their position bias for the rows that enter the first block, GPT-BigCode's keys have no
+# axis of heads, and the three hybrid models carry a recurrent state beside keys and values.
 GROWS = {
     "qwen2": True,
     "qwen3": True,

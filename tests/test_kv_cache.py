@@ -1,4 +1,4 @@
-"""A prefix reaches every attention, whatever the libraries call it; where it cannot, that is said, not just slow."""
+"""A prefix reaches every attention, whatever the libraries call it; where it cannot, that is said."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from brewlens.selfcheck import TESTED
 # Bridges of encoders, of models whose code is not part of transformers, and bases that no architecture uses.
 NOT_BUILT = {
     "CodeGenAttentionBridge": "TransformerLens 4.3 cannot run CodeGen: no embed_positions",
-    "GlmMoeDsaAttentionBridge": "TransformerLens 4.3 itself calls its indexer with a keyword that is deprecated",
+    "GlmMoeDsaAttentionBridge": "TransformerLens 4.3 calls its indexer with a deprecated keyword",
     "NativeForwardAttentionBridge": "T5Gemma: an encoder",
     "T5Gemma2MergedAttentionBridge": "T5Gemma 2: an encoder",
     "_BaichuanAttentionBridge": "code of its own on the hub",
@@ -85,14 +85,14 @@ def test_hooks_of_the_handover_are_gone_afterwards(fresh):
 def test_an_attention_that_reads_no_cache_is_named_with_versions_and_time(fresh, monkeypatch, caplog):
     monkeypatch.setattr(kv_cache, "READ_BY_BRIDGES", ("cache",))
     with handed_on_as(fresh, "keys_and_values"):
-        with pytest.raises(ModelError, match="do not reach 4 of 4 attentions, first blocks.0.self_attn"):
+        with pytest.raises(ModelError, match=r"do not reach 4 of 4 attentions, first blocks\.0\.self_attn"):
             Handover.of(fresh.bridge)
         slow = HookedModel.from_bridge(fresh.bridge, fresh.tokenizer)
     assert not slow.grows
     told = re.search(
-        r"do not reach 4 of 4 attentions.*transformers (\S+), transformer-lens (\S+); the newest versions that "
-        r"brewlens is tested with are transformers (\S+), transformer-lens (\S+)\)\. Patching a prompt of \d+ "
-        r"tokens takes about \d+ times as long",
+        r"do not reach 4 of 4 attentions.*transformers (\S+), transformer-lens (\S+); the newest versions "
+        r"that brewlens is tested with are transformers (\S+), transformer-lens (\S+)\)\. Patching a prompt "
+        r"of \d+ tokens takes about \d+ times as long",
         slow.check.refused,
     )
     assert told, slow.check.refused
@@ -125,7 +125,7 @@ def test_what_stands_behind_a_prefix_says_what_the_whole_prompt_says(architectur
     model = load_model(architectures.build(architecture, tmp_path), device="cpu")
     ids = model.ids(['# The value of total is "', "b = 2\nb = b + 3\n# b: '"])
     for tokens in ids:
-        whole = model.read_from(model.batch([tokens]), lambda x, hook: x[:, len(tokens) - 2 :])
+        whole = model.read_from(model.batch([tokens]), lambda x, hook: x[:, -2:])
         filled = model.prefix_cache(model.batch([tokens[:-2]]))
         cache = PrefixCache(filled, torch.zeros(1, dtype=torch.long))
         behind = model.read_from(model.batch([tokens[-2:]]), lambda x, hook: x, cache)

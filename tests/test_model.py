@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from brewlens import growing, injection
+from brewlens import injection
 from brewlens.answers import DIGITS, AnswerSpace
 from brewlens.batching import Batch, length_sorted
 from brewlens.kv_cache import PrefixCache
