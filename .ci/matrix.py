@@ -102,8 +102,8 @@ def environment(row: Row) -> Path:
             f"{TORCH} for Python {row.python} is a CUDA build ({len(large)} packages of several GB)"
         )
     called([python, "-m", "pip", "install", "--quiet", TORCH])
-    called([python, "-m", "uv", "pip", "install", "--python", python, "--requirement", resolved(row, python)])
-    called([python, "-m", "uv", "pip", "install", "--python", python, "--no-deps", "--editable", "."])
+    install = [python, "-m", "uv", "pip", "install", "--python", python, "--no-deps"]
+    called([*install, "--requirement", resolved(row, python), "--editable", "."])
     return python
 
 

@@ -4,7 +4,8 @@ A Hugging Face model makes masks and positions from a cache and hands it on to t
 There TransformerLens' bridge takes it up, from a keyword. The two do not always agree on that keyword: since
 transformers 5.24 blocks hand on ``cache``, and TransformerLens 4.3 reads ``past_key_values`` or
 ``layer_past``. A cache under a keyword that nobody reads is lost without an error. So :class:`Handover`
-relies on no keyword: it watches which attentions read the cache that the model is given, and gives it to the others.
+relies on no keyword: it watches which attentions read the cache that the model is given, and gives it to the
+others.
 """
 
 from __future__ import annotations
