@@ -43,6 +43,18 @@ def test_one_version():
     assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
+def test_the_changelog_is_kept():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    versions = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert versions[0] == "[Unreleased]" and "Added" in kinds
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    for heading in versions[1:]:
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", heading), heading
+    for name in re.findall(r"^## \[(.+?)\]", text, re.MULTILINE):
+        assert f"\n[{name}]: https://github.com/brewlens/brewlens/" in text, name
+
+
 def test_the_version_option_names_what_a_report_needs(monkeypatch):
     lines = CliRunner().invoke(app, ["--version"]).output.splitlines()
     names = ("torch", "transformers", "transformer-lens")
@@ -127,9 +139,12 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The source archive, and the wheel that is built from it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    """The source archive, and the wheel that is built from it; before a release, those of BREWLENS_DIST."""
+    if there := os.environ.get("BREWLENS_DIST"):
+        folder = Path(there).resolve()
+    else:
+        folder = tmp_path_factory.mktemp("dist")
+        run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return SimpleNamespace(sdist=sdist, wheel=wheel)
 
@@ -141,12 +156,13 @@ def installed(built, tmp_path_factory):
     venv.create(folder / "venv", with_pip=True)
     bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     pip = (bin / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    leave = pytest.fail if "BREWLENS_DIST" in os.environ else pytest.skip
     try:
         plan = run(*pip, "--dry-run", "--report", "-", TORCH)
     except AssertionError as error:
-        pytest.skip(f"the package index offers no {TORCH}: {str(error)[-300:]}")
+        leave(f"the package index offers no {TORCH}: {str(error)[-300:]}")
     if any("nvidia" in entry["metadata"]["name"] for entry in json.loads(plan)["install"]):
-        pytest.skip(
+        leave(
             f"the package index offers {TORCH} with CUDA alone, some gigabytes; for the CPU build: "
             "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
         )
