@@ -40,7 +40,9 @@ def test_one_version():
     assert re.findall(r"^version: (\S+)$", citation, re.MULTILINE) == [brewlens.__version__]
     entry = (ROOT / "docs" / "citing.md").read_text("utf-8")
     assert re.findall(r"version = \{(.+)\}", entry) == [brewlens.__version__]
-    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert "version" not in project
+    assert f"\nrepository-code: {project['urls']['Repository']}\n" in citation
 
 
 def test_the_changelog_is_kept():
