@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import platform
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -24,6 +25,34 @@ app = typer.Typer(
 )
 reference = typer.Typer(help="The bundled reference model.", no_args_is_help=True)
 app.add_typer(reference, name="reference")
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    from brewlens import __version__
+
+    typer.echo(f"brewlens {__version__}")
+    typer.echo(f"python {platform.python_version()}")
+    for name in ("torch", "transformers", "transformer-lens"):
+        try:
+            typer.echo(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            typer.echo(f"{name} not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the versions that a report needs."
+        ),
+    ] = False,
+) -> None: ...
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
