@@ -51,7 +51,7 @@ matrix:
 	$(PYTHON) .ci/matrix.py $(ROWS)
 
 # Without torch, the small CPU build; a torch that is there is left alone. Of CPU builds, 2.13.0 is tested.
-$(STAMP): pyproject.toml $(CONSTRAINTS)
+$(STAMP): pyproject.toml brewlens/__init__.py $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0
