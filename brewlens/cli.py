@@ -26,6 +26,13 @@ reference = typer.Typer(help="The bundled reference model.", no_args_is_help=Tru
 app.add_typer(reference, name="reference")
 
 
+# Errors of the file system that no code of ours is to blame for.
+_OUTSIDE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose expected errors are one line on standard error.
 
@@ -46,7 +53,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"brewlens: {error}", err=True)
             raise typer.Exit(1) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if error.errno not in _OUTSIDE or os.environ.get("BREWLENS_TRACEBACK"):
                 raise
             typer.echo(f"brewlens: {error.strerror}: {error.filename or 'the run folder'}", err=True)
             raise typer.Exit(1) from None
@@ -133,7 +140,8 @@ def run_command(
         device=device,
     )
     from brewlens.study import show
-    from brewlens.study.run import default_folder, run
+    from brewlens.study.planned import default_folder
+    from brewlens.study.run import run
 
     if seeds is not None:
         _run_seeds(plan, seeds, out, dry_run, quiet)
@@ -142,6 +150,7 @@ def run_command(
     if dry_run:
         from brewlens.study.estimate import estimate
 
+        _check_folder(folder)
         show.estimate_table(estimate(plan), folder)
         return
     run(plan, folder, progress=not quiet)
@@ -156,6 +165,7 @@ def _run_seeds(plan: Plan, seeds: int, out: Path | None, dry_run: bool, quiet: b
         from brewlens.study.estimate import estimate
         from brewlens.study.show import estimate_table
 
+        _check_folder(folder)
         times = f"{seeds} times the above, one folder each for seeds {', '.join(map(str, plans))}"
         estimate_table({**estimate(plan), "seeds": times}, folder)
         return
@@ -178,6 +188,8 @@ def tasks(
     from brewlens.study.show import tasks_table
     from brewlens.tasks import FAMILIES, generate
 
+    if out is not None:
+        _check_file(out)
     names = FAMILIES if families is None else tuple(_listed(families))
     items = generate(names, n=n, seed=seed)
     tasks_table(items, show)
@@ -210,6 +222,7 @@ def figures(
     from brewlens.figures import style, write
     from brewlens.study.loading import load_run
 
+    _check_folder(out or run / "figures")
     with style(venue):
         for path in write(load_run(run), out or run / "figures"):
             typer.echo(path)
@@ -222,6 +235,7 @@ def tables(
     out: Annotated[Path | None, typer.Option(help="Folder. Default: paper, in the run folder.")] = None,
 ) -> None:
     """Write the tables of a finished run for a paper: LaTeX (booktabs) and CSV."""
+    _check_folder(out or run / "paper")
     from brewlens.paper import write_run
 
     for path in write_run(run, out):
@@ -238,9 +252,12 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train the reference model on generated programs; seeded and resumable."""
+    _check_folder(out)
+    from brewlens.devices import usable
     from brewlens.reference.config import TrainConfig
     from brewlens.reference.train import train as train_model
 
+    usable(device)
     plan = TrainConfig(minutes=minutes, steps=steps, seed=seed, device=device)
     if not train_model(plan, out, resume=True).finished:
         raise KeyboardInterrupt
@@ -265,6 +282,21 @@ def card(
         run, items, baseline=baseline, card_command=f"brewlens reference card {run} --n {n} --seed {seed}"
     )
     typer.echo(run / "model" / "README.md")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written before the work, not after it."""
+    from brewlens.files import refusal_of
+
+    if problem := refusal_of(folder):
+        raise ValueError(f"asked to write to {folder}, found {problem}; choose another folder with --out")
+
+
+def _check_file(path: Path) -> None:
+    """The same of a file."""
+    if path.is_dir():
+        raise ValueError(f"asked to write to {path}, found a folder; give a file with --out")
+    _check_folder(path.parent)
 
 
 def _listed(text: str) -> list[str]:

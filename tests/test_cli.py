@@ -99,10 +99,22 @@ def test_mistakes_of_the_user(tiny_folders, tmp_path, monkeypatch):
         (("run", "--families", "lop"), 1, ["unknown family 'lop'", "loop_unrolled"]),
         (("run", *model, "--items", "bad.jsonl"), 1, ["bad.jsonl, line 2", "not JSON"]),
         (("run", *model, "--items", "none.jsonl"), 1, ["none.jsonl", "No such file"]),
-        (("run", "--model", "no/such-model", "--n", "27"), 1, ["no/such-model"]),
         (("report", "."), 1, ["not a run folder"]),
         (("tasks", "--families", "lop"), 1, ["unknown family 'lop'"]),
+        (("run", *model, "--device", "cuda:77"), 1, ["asked for device 'cuda:77'", "give one of: cpu"]),
+        (("run", *model, "--device", "gpu", "--dry-run"), 1, ["asked for device 'gpu'"]),
+        (("reference", "train", "--out", "t", "--steps", 1, "--device", "gpu"), 1, ["device 'gpu'"]),
+        (("run", *model, "--out", "bad.jsonl/r"), 1, ["bad.jsonl is a file", "--out"]),
+        (("run", *model, "--out", "bad.jsonl/r", "--seeds", 2), 1, ["bad.jsonl is a file", "--out"]),
+        (("run", *model, "--out", "/proc/r", "--dry-run"), 1, ["/proc/r", "--out"]),
+        (("figures", RUN, "--out", "bad.jsonl/f"), 1, ["bad.jsonl is a file", "--out"]),
+        (("tables", RUN, "--out", "/proc/t"), 1, ["/proc/t", "--out"]),
+        (("tasks", "--n", 27, "--out", "bad.jsonl/t"), 1, ["bad.jsonl is a file", "--out"]),
+        (("tasks", "--n", 27, "--out", "."), 1, ["found a folder", "--out"]),
     ]
+    made = CliRunner().invoke(app, ["run", "--model", "no/such-model", "--n", "27"])
+    assert made.exit_code == 1 and "no/such-model" in made.stderr
+    monkeypatch.setattr("brewlens.loading.load_model", None)  # none of the others gets as far
     refused(brewlens("report", ".", cwd=tmp_path), "not a run folder")  # as a person would
     for arguments, code, words in cases:  # the same in here, seven times as fast
         made = CliRunner().invoke(app, [str(a) for a in arguments])

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import numpy as np
 import torch
 
 from brewlens.decoding import BUNDLED, FitOptions, fit_probes, own_suffixes
+from brewlens.devices import usable
+from brewlens.model_source import shown_name
 from brewlens.residuals import Residuals
+from brewlens.study.keys import options_of
 from brewlens.study.pipeline import decoders
 from brewlens.study.plan import Plan
-from brewlens.study.run import classes_of, disk_bytes, load_items, options_of
+from brewlens.study.planned import classes_of, disk_bytes, load_items, load_planned
 from brewlens.tasks import assign_folds
+
+log = logging.getLogger("brewlens")
 
 _TIMED = 64
 
@@ -25,10 +31,11 @@ def estimate(plan: Plan) -> dict[str, str]:
     Raises:
         As :func:`brewlens.study.run.run`.
     """
-    from brewlens.loading import load_model
-
+    usable(plan.torch_device)
+    log.info("reading items")
     items = load_items(plan)
-    model = load_model(plan.model, device=plan.torch_device, dtype=plan.dtype)
+    log.info("loading %s", shown_name(plan.model))
+    model, _ = load_planned(plan)
     n, layers, width = len(items), model.n_layers, model.d_model
     families = items.families
     few = items.select(np.linspace(0, n - 1, min(n, _TIMED)).astype(int).tolist())
@@ -41,14 +48,17 @@ def estimate(plan: Plan) -> dict[str, str]:
         call()
         return (time.perf_counter() - start) / len(few)
 
+    log.info("timing %d forward passes on %s", len(few), model.device)
     passed = model.forward(few.prompts, space)
     forward = seconds_each(lambda: model.forward(few.prompts, space))
+    log.info("timing context-stripped decoding of %d items", len(few))
     stripped = seconds_each(lambda: model.inject(passed.residuals, own_suffixes(few), space))
     # One layer of one family, with noise of the residuals' size; real ones take about as long.
     family = items.family(families[0])
     noise = np.random.default_rng(0).normal(size=(len(family), 1, width)).astype(np.float32)
     stand_in = Residuals.of(torch.from_numpy(noise), family.ids, [(0,)] * len(family), model.name)
     fold = assign_folds(family, plan.folds, plan.seed)
+    log.info("timing one layer of probes")
     start = time.perf_counter()
     fit_probes(
         *(stand_in, family, fold, classes),

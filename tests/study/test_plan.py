@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brewlens.study import PlanError, make_plan
-from brewlens.study.run import load_items
+from brewlens.study.planned import load_items
 from brewlens.tasks import FAMILIES
 
 
