@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from brewlens import budget, html, passes
 from brewlens.answer_logits import AnswerLogits, Scores
@@ -30,6 +29,7 @@ from brewlens.errors import ModelError
 from brewlens.identity import context, tokenizer_hash, weights_hash
 from brewlens.model_source import shown_name
 from brewlens.passes import ForwardPass, Swept
+from brewlens.progress import bar
 from brewlens.residuals import RESID_POST
 from brewlens.rows import Rows, Z, check_positions
 
@@ -571,10 +571,10 @@ class HookedModel:
         """Length-sorted batches of token ids; as :meth:`batches`."""
         if batch_tokens is None:
             batch_tokens = budget.tokens_at_once(self, max(map(len, ids)))
-        with tqdm(total=len(ids), disable=not progress, unit="row", desc=self.name) as bar:
+        with bar(total=len(ids), shown=progress, unit="row", work="reading prompts") as done:
             for rows in length_sorted([len(i) for i in ids], batch_tokens):
                 yield rows, self.batch([ids[r] for r in rows.tolist()])
-                bar.update(len(rows))
+                done.update(len(rows))
 
     @torch.no_grad()
     def read_from(

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from brewlens.decoding import NearOOD, majority
 from brewlens.devices import usable
 from brewlens.files import nearest, write_json
 from brewlens.pieces import token_table
+from brewlens.progress import stage
 from brewlens.residuals import RESID_POST, Residuals
 from brewlens.results import Trace
 from brewlens.study import tables
 from brewlens.study.analysis import analyse
+from brewlens.study.course import NEAR_OOD, Course, words
 from brewlens.study.finished import finished
 from brewlens.study.keys import Keys, options_of, shards
 from brewlens.study.loading import load_run, read_captured, with_analysis
@@ -32,6 +34,7 @@ from brewlens.study.plan import Plan
 from brewlens.study.planned import classes_of, default_folder, disk_bytes, load_items, load_planned
 from brewlens.study.store import RunFolderError, Store, read_manifest, write_table
 from brewlens.study.summary import summarise, versions, wall_seconds
+from brewlens.study.timing import timings
 from brewlens.tasks import ItemSet, assign_folds, near_ood
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ class _Run:
     store: Store
     facts: Mapping[str, object]
     progress: bool
+    course: Course = field(init=False)
 
     def execute(self) -> Trace:
         store, model, keys = self.store, self.model, self.keys
@@ -56,6 +60,10 @@ class _Run:
         classes = classes_of(self.plan, items)
         space = model.answer_space(items.prompts, classes, scoring=self.plan.scoring, end=self.plan.end)
         self._check_disk(len(items))
+        self.course = Course.of(self.plan, len(items))
+        if self.progress and not store.whole("readouts", keys.readouts):
+            near = self.plan.per_family_ood * len(items.families)
+            self.course.expect(timings(model, items, space, self.plan, few=8), len(items), near)
         store.note(**self.facts)  # from here on the folder is there
         self._stage("items", keys.items, lambda: self._write_items(items, folds))
         items, folds = tables.read_items(store.folder, store.manifest["items"])
@@ -92,13 +100,20 @@ class _Run:
         return Keys(self.plan, self.model.weights_hash, self.model.tokenizer_hash)
 
     def _stage(self, name: str, key: str, make: Callable[[], list[str]]) -> None:
-        made = self.store.once(name, key, make)
+        def announced() -> list[str]:
+            log.info(self.course.line(name))
+            with stage(words(name)):
+                return make()
+
+        made = self.store.once(name, key, announced)
+        if made:
+            self.course.took(name, self.store.manifest["stages"][name]["seconds"])
         log.info("%s: %s", name, self._left_out(name) if made else ALREADY)
 
-    def _left_out(self, stage: str) -> str:
+    def _left_out(self, name: str) -> str:
         """``done``, or that an experiment could not be made."""
         names = self.store.manifest.get("left_out") or {}
-        return "left out" if stage.removeprefix(f"{tables.INTERVENTIONS}/") in names else "done"
+        return "left out" if name.removeprefix(f"{tables.INTERVENTIONS}/") in names else "done"
 
     def _items(self) -> tuple[ItemSet, np.ndarray]:
         """The items and their folds, from the folder where it has them."""
@@ -148,7 +163,7 @@ class _Run:
         if not count:
             return None
         unanswerable = near_ood(items, count, seed=self.plan.seed)
-        name = "residuals/near_ood.safetensors"
+        name = NEAR_OOD
         path = self.store.path(name)
 
         def make() -> list[str]:
@@ -253,10 +268,14 @@ def run(
         ValueError: If the model cannot say the answers in one token, or items are too few.
     """
     if model is None:
-        load = partial(load_planned, plan)
-        return carry_out(plan, out, load, progress=progress)
-    # It may be another than the plan's source holds, so the manifest does not say what that holds.
-    return carry_out(plan, out, lambda: (model, None), loaded=True, progress=progress)
+        trace = carry_out(plan, out, partial(load_planned, plan), progress=progress)
+    else:
+        # It may be another than the plan's source holds, so the manifest does not say what that holds.
+        trace = carry_out(plan, out, lambda: (model, None), loaded=True, progress=progress)
+    manifest: Mapping[str, Any] = trace.manifest
+    for name, why in (manifest.get("left_out") or {}).items():
+        log.warning("%s was left out: %s", name, why)
+    return trace
 
 
 def carry_out(
@@ -267,12 +286,12 @@ def carry_out(
     loaded: bool = False,
     progress: bool = True,
 ) -> Trace:
-    """:func:`run` with a function that gives the model, as :func:`load_planned`.
+    """:func:`run` with a function that gives the model, and without a word on what was left out.
 
     Args:
         plan: What to run.
         out: The run folder.
-        load: Loads the model; not called where nothing is to be made.
+        load: Function as :func:`load_planned`; not called where nothing is to be made.
         loaded: The model is there already: it decides whether stages are whole, not its source's files.
         progress: Show progress bars.
     """
@@ -281,8 +300,8 @@ def carry_out(
     if not loaded:
         usable(plan.torch_device)
         if stages := finished(plan, store):
-            for stage in stages:
-                log.info("%s: %s", stage, ALREADY)
+            for name in stages:
+                log.info("%s: %s", name, ALREADY)
             return load_run(folder)
     store.check_writable()
     if plan.items is not None:
