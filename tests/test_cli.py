@@ -13,9 +13,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from brewlens.cli import app
+from brewlens.study import Plan
 
 
 def brewlens(*arguments, cwd=None, **options):
@@ -45,11 +47,16 @@ def test_a_whole_run_and_what_comes_after(tiny_folders, tmp_path):
     assert dry.returncode == 0, dry.stderr
     assert "864 = 54 items x 4 layers x 4 decoders" in dry.stdout
     assert "MB" in dry.stdout
+    steps = ("reading items", "loading llama", "timing 54 forward passes", "timing one layer of probes")
+    assert [dry.stderr.index(step) for step in steps] == sorted(dry.stderr.index(step) for step in steps)
     assert not (tmp_path / "runs").exists()
     result = brewlens("run", study, "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "computing" in result.stdout
     assert "report.html" in result.stdout
+    assert "warning: computing: there are only 54 samples" in result.stdout
+    for noise in ("it/s", "done", "stage", "HookedModel"):
+        assert noise not in result.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     share = json.loads((folder / "summary.json").read_text())["families"]["computing"]["accuracy"]["value"]
     assert f"{100 * share:.1f}" in result.stdout
@@ -162,6 +169,19 @@ def test_help(arguments):
     result = brewlens(*arguments)
     assert "Usage" in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_help_has_the_default_of_every_option():
+    command = typer.main.get_command(app).commands["run"]
+    shown = {p.name: p.show_default for p in command.params}
+    for name, field in Plan.model_fields.items():
+        if name in shown and field.default is not None and name not in ("families", "interventions"):
+            default = {"": "nothing", False: "no"}.get(field.default, field.default)
+            assert str(shown[name]).partition(";")[0] == str(default), name
+    given = {p.name for p in command.params if p.param_type_name == "option" and p.default is None}
+    assert all(isinstance(shown[name], str) and shown[name] for name in given)
+    text = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
+    assert "(five)" not in text and "(5)" in text and "(a tenth of n)" in text
 
 
 def test_help_does_not_load_torch():
