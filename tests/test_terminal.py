@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from types import SimpleNamespace
 
 import pytest
 from transformers.utils import logging as library
@@ -40,8 +40,13 @@ def test_in_a_file_there_are_lines_and_no_bars(caplog):
     assert "stage 1" in caplog.text
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def test_in_a_terminal_there_are_bars(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True, write=print, flush=print))
+    monkeypatch.setattr(sys, "stderr", Terminal())
     with told(quiet=False) as bars:
         assert bars and library.is_progress_bar_enabled()
     with told(quiet=True) as bars:
