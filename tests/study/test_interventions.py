@@ -122,7 +122,7 @@ def test_items_without_twins_leave_causal_use_out_and_say_so(model, tmp_path, ca
     lines = console.export_text().splitlines()
     at = next(number for number, line in enumerate(lines) if "warning: causal_use was left out: " in line)
     assert lines[-1].startswith("report: ") and "Right answers" not in "".join(lines[at:])
-    assert any("warning: mine: there are only 40 samples" in line for line in lines)
+    assert any("warning: computing: there are only 40 samples" in line for line in lines)
 
 
 def test_a_mistyped_experiment_is_one_line():
