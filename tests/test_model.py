@@ -690,16 +690,16 @@ def test_a_residual_that_does_not_add_up_is_refused(any_model, tiny_folders):
     HookedModel.from_bridge(bridge, any_model.tokenizer)
 
 
-def test_an_edit_that_does_nothing_is_refused(tiny_model):
+def test_an_edit_that_does_nothing_is_refused(tiny_model, tiny_folders):
     """A hook behind the last block that ignores what it is given hides every edit."""
-    bridge = load_model(tiny_model.name, device="cpu").bridge
+    bridge = load_model(tiny_folders["qwen2"], device="cpu").bridge
     sabotage = bridge.hooks(fwd_hooks=[("ln_final.hook_in", lambda x, hook: torch.ones_like(x))])
     with sabotage, pytest.raises(ModelError, match="edit"):
         HookedModel.from_bridge(bridge, tiny_model.tokenizer)
 
 
-def test_compatibility_mode_and_training_mode_are_refused(tiny_model):
-    bridge = load_model(tiny_model.name, device="cpu").bridge
+def test_compatibility_mode_and_training_mode_are_refused(tiny_model, tiny_folders):
+    bridge = load_model(tiny_folders["qwen2"], device="cpu").bridge
     bridge.original_model.train()
     with pytest.raises(ModelError, match="training mode"):
         HookedModel.from_bridge(bridge, tiny_model.tokenizer)
