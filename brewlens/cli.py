@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brewlens import defaults
+
 if TYPE_CHECKING:
     from brewlens.study.plan import Plan
 
@@ -55,6 +57,18 @@ def options(
 ) -> None: ...
 
 
+def _option(text: str, *, default: object) -> Any:
+    """An option that the plan fills in where it is not given, with its default in the help."""
+    return typer.Option(help=text, show_default=str(default))
+
+
+# Errors of the file system that no code of ours is to blame for.
+_OUTSIDE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose expected errors are one line on standard error.
 
@@ -75,7 +89,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"brewlens: {error}", err=True)
             raise typer.Exit(1) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if error.errno not in _OUTSIDE or os.environ.get("BREWLENS_TRACEBACK"):
                 raise
             typer.echo(f"brewlens: {error.strerror}: {error.filename or 'the run folder'}", err=True)
             raise typer.Exit(1) from None
@@ -87,52 +101,83 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 @guarded
 def run_command(
     study: Annotated[Path | None, typer.Argument(help="A study file (TOML) with the options below.")] = None,
-    model: Annotated[str | None, typer.Option(help="reference, a local folder, or a hub id.")] = None,
+    model: Annotated[
+        str | None, _option("reference, a local folder, or a hub id.", default=defaults.MODEL)
+    ] = None,
     items: Annotated[
-        Path | None, typer.Option(help="Your own items: JSON lines with prompt, answer.")
+        Path | None, _option("Your own items: JSON lines with prompt, answer.", default="generated ones")
     ] = None,
-    families: Annotated[str | None, typer.Option(help="Families of generated items, with commas.")] = None,
-    n: Annotated[int | None, typer.Option(help="Items per family.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of items and folds.")] = None,
+    families: Annotated[
+        str | None, _option("Families of generated items, with commas.", default="all six")
+    ] = None,
+    n: Annotated[
+        int | None, _option("Items per family.", default=f"{defaults.N_GENERATED}; all of a file")
+    ] = None,
+    seed: Annotated[int | None, _option("Seed of items and folds.", default=defaults.SEED)] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Run that many seeds, from --seed on, and show how far numbers spread.")
+        int | None,
+        _option("Run that many seeds, from --seed on, and show how far numbers spread.", default="one"),
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Number of folds.")] = None,
+    folds: Annotated[int | None, _option("Number of folds.", default=defaults.FOLDS)] = None,
     classes: Annotated[
-        str | None, typer.Option(help="The answers of your items, with commas; or: items. Default: digits.")
+        str | None,
+        _option("The answers of your items, with commas; or: items.", default="the ten digits"),
     ] = None,
     scoring: Annotated[
-        str | None, typer.Option(help="token, first (token) or sequence, for answers of several tokens.")
+        str | None,
+        _option("token, first (token) or sequence, for answers of several tokens.", default=defaults.SCORING),
     ] = None,
-    end: Annotated[str | None, typer.Option(help="What follows an answer, with --scoring sequence.")] = None,
-    probe: Annotated[str | None, typer.Option(help="logistic, ridge or mlp.")] = None,
+    end: Annotated[
+        str | None,
+        _option("What follows an answer, with --scoring sequence.", default=defaults.END or "nothing"),
+    ] = None,
+    probe: Annotated[str | None, _option("logistic, ridge or mlp.", default=defaults.PROBE)] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="Target prompts: bundled (ten of them) or own (the items').")
+        str | None,
+        _option("Target prompts: bundled (ten of them) or own (the items').", default=defaults.PROMPTS),
     ] = None,
     near_ood: Annotated[
-        int | None, typer.Option(help="Near-OOD programs per family for the probe's class other.")
+        int | None,
+        _option("Near-OOD programs per family for the probe's class other.", default="a tenth of n"),
     ] = None,
     tuned_lens: Annotated[
-        bool | None, typer.Option("--tuned-lens/--no-tuned-lens", help="Train and read a tuned lens.")
+        bool | None,
+        typer.Option(
+            "--tuned-lens/--no-tuned-lens",
+            help="Train and read a tuned lens.",
+            show_default="yes" if defaults.TUNED_LENS else "no",
+        ),
     ] = None,
     compat: Annotated[
-        str | None, typer.Option(help="paper: score by the published recipe too, side by side.")
+        str | None, _option("paper: score by the published recipe too, side by side.", default="no")
     ] = None,
     interventions: Annotated[
         str | None,
-        typer.Option(
-            help="Experiments on the finished trace, with commas: causal_use, fjc_patching, layer_skipping, "
-            "reinjection, transplant, components, rescue; or: all."
+        _option(
+            "Experiments on the finished trace, with commas: causal_use, fjc_patching, layer_skipping, "
+            "reinjection, transplant, components, rescue; or: all.",
+            default="none",
         ),
     ] = None,
     intervention_n: Annotated[
-        int | None, typer.Option(help="Samples of each family or outcome that they edit at most.")
+        int | None,
+        _option("Samples of each family or outcome that they edit at most.", default=defaults.INTERVENTION_N),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<model>-<plan>.")] = None,
+    dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", default=defaults.DTYPE)] = None,
+    device: Annotated[
+        str | None, _option("auto (a GPU if there is one), cpu, cuda, ...", default=defaults.DEVICE)
+    ] = None,
+    out: Annotated[Path | None, _option("Run folder.", default="runs/<model>-<plan>")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="No progress bars and no log lines, of the libraries neither. The tables at the end, "
+            "warnings and errors are shown.",
+        ),
+    ] = False,
 ) -> None:
     """Run a model over items and trace every sample's lifecycle.
 
@@ -161,23 +206,34 @@ def run_command(
         dtype=dtype,
         device=device,
     )
-    from brewlens.study import show
-    from brewlens.study.run import default_folder, run
+    from brewlens.terminal import told
 
-    if seeds is not None:
-        _run_seeds(plan, seeds, out, dry_run, quiet)
-        return
+    with told(quiet) as bars:
+        if seeds is None:
+            _run_one(plan, out, dry_run, bars)
+        else:
+            _run_seeds(plan, seeds, out, dry_run, bars)
+
+
+def _run_one(plan: Plan, out: Path | None, dry_run: bool, bars: bool) -> None:
+    from functools import partial
+
+    from brewlens.study import show
+    from brewlens.study.planned import default_folder, load_planned
+    from brewlens.study.run import carry_out
+
     folder = out or default_folder(plan)
     if dry_run:
         from brewlens.study.estimate import estimate
 
+        _check_folder(folder)
         show.estimate_table(estimate(plan), folder)
         return
-    run(plan, folder, progress=not quiet)
+    carry_out(plan, folder, partial(load_planned, plan), progress=bars)
     show.summary_tables(folder)
 
 
-def _run_seeds(plan: Plan, seeds: int, out: Path | None, dry_run: bool, quiet: bool) -> None:
+def _run_seeds(plan: Plan, seeds: int, out: Path | None, dry_run: bool, bars: bool) -> None:
     from brewlens.study.seeds import run_seeds, seed_plans, seeds_folder
 
     plans, folder = seed_plans(plan, seeds), out or seeds_folder(plan)
@@ -185,10 +241,11 @@ def _run_seeds(plan: Plan, seeds: int, out: Path | None, dry_run: bool, quiet: b
         from brewlens.study.estimate import estimate
         from brewlens.study.show import estimate_table
 
+        _check_folder(folder)
         times = f"{seeds} times the above, one folder each for seeds {', '.join(map(str, plans))}"
         estimate_table({**estimate(plan), "seeds": times}, folder)
         return
-    found = run_seeds(plan, seeds, folder, progress=not quiet)
+    found = run_seeds(plan, seeds, folder, progress=bars)
     from brewlens.study.show_seeds import seeds_tables
 
     seeds_tables(found, folder)
@@ -207,6 +264,8 @@ def tasks(
     from brewlens.study.show import tasks_table
     from brewlens.tasks import FAMILIES, generate
 
+    if out is not None:
+        _check_file(out)
     names = FAMILIES if families is None else tuple(_listed(families))
     items = generate(names, n=n, seed=seed)
     tasks_table(items, show)
@@ -239,6 +298,7 @@ def figures(
     from brewlens.figures import style, write
     from brewlens.study.loading import load_run
 
+    _check_folder(out or run / "figures")
     with style(venue):
         for path in write(load_run(run), out or run / "figures"):
             typer.echo(path)
@@ -251,6 +311,7 @@ def tables(
     out: Annotated[Path | None, typer.Option(help="Folder. Default: paper, in the run folder.")] = None,
 ) -> None:
     """Write the tables of a finished run for a paper: LaTeX (booktabs) and CSV."""
+    _check_folder(out or run / "paper")
     from brewlens.paper import write_run
 
     for path in write_run(run, out):
@@ -267,9 +328,12 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train the reference model on generated programs; seeded and resumable."""
+    _check_folder(out)
+    from brewlens.devices import usable
     from brewlens.reference.config import TrainConfig
     from brewlens.reference.train import train as train_model
 
+    usable(device)
     plan = TrainConfig(minutes=minutes, steps=steps, seed=seed, device=device)
     if not train_model(plan, out, resume=True).finished:
         raise KeyboardInterrupt
@@ -294,6 +358,21 @@ def card(
         run, items, baseline=baseline, card_command=f"brewlens reference card {run} --n {n} --seed {seed}"
     )
     typer.echo(run / "model" / "README.md")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written before the work, not after it."""
+    from brewlens.files import refusal_of
+
+    if problem := refusal_of(folder):
+        raise ValueError(f"asked to write to {folder}, found {problem}; choose another folder with --out")
+
+
+def _check_file(path: Path) -> None:
+    """The same of a file."""
+    if path.is_dir():
+        raise ValueError(f"asked to write to {path}, found a folder; give a file with --out")
+    _check_folder(path.parent)
 
 
 def _listed(text: str) -> list[str]:

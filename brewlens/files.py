@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,38 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refusal_of(folder: Path) -> str | None:
+    """Why no file can be written in a folder, in words; None where one can.
+
+    The folder and a file in it are made and removed again: permissions alone do not tell.
+    """
+    made: list[Path] = []
+    try:
+        for path in (*reversed(folder.absolute().parents), folder.absolute()):
+            if path.is_dir():
+                continue
+            if path.exists():
+                return f"{path} is a file"
+            with suppress(FileExistsError):  # another run made it in between
+                path.mkdir()
+                made.append(path)
+        trial = folder / f".trial.{os.getpid()}.tmp"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        return f"{error.filename or folder}: {error.strerror}"
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # another run has written there in between
+                path.rmdir()
+    return None
+
+
+def nearest(folder: Path) -> Path:
+    """A folder, or where it is not there, the nearest one above it that is."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
 def write_json(path: Path, content: object) -> None:

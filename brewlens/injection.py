@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from brewlens import budget
 from brewlens.answer_logits import AnswerLogits
@@ -21,6 +20,7 @@ from brewlens.batching import Batch
 from brewlens.followed import Followed
 from brewlens.growing import Found, growing
 from brewlens.passes import reordered
+from brewlens.progress import bar
 from brewlens.rows import Rows
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def run(
     if memory is None:
         memory = budget.ROWS[budget.kind(model)]
     found, parts = [], []
-    with tqdm(total=len(rows), disable=not progress, unit="row", desc=model.name) as bar:
+    with bar(total=len(rows), shown=progress, unit="row", work="writing states") as done:
         for chunk, outputs in (growing if grows else padded)(model, rows, memory):
             found.append(chunk)
             parts.append(outputs)
-            bar.update(len(chunk))
+            done.update(len(chunk))
     return tuple(reordered(answers, found) for answers in zip(*parts, strict=True))
 
 

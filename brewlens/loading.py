@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import torch
 
-from brewlens import reference
+from brewlens.devices import usable
 from brewlens.model import HookedModel, ModelError
+from brewlens.model_source import shown_name, source
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
-
-BUNDLED = ("reference",)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def load_model(
@@ -43,74 +37,27 @@ def load_model(
             short assignments, each followed by ``# The value of x is "``.
 
     Raises:
-        ModelError: If it cannot be loaded or fails the self-check.
+        ModelError: If it cannot be loaded, fails the self-check, or the device is not there.
     """
     name = str(name_or_path)
-    source = _source(name)
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, dtype)
     dtype = torch.float32 if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ModelError(f"{name}: asked for dtype {dtype!r}; use 'float32' or 'bfloat16'")
+        raise ModelError(f"{name}: asked for dtype {dtype!r}; use 'float32', 'bfloat16' or 'float16'")
     if device is not None and device_map is not None:
         raise ModelError(
             f"{name}: asked for device {device!r} and device_map {device_map!r}; give one of them"
         )
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    bridge, tokenizer = _boot(name, source, torch.device(device), dtype, device_map)
+    target = usable(device, f"{name}: ")
+    for part in device_map.values() if isinstance(device_map, dict) else ():
+        if part != "disk":
+            usable(f"cuda:{part}" if isinstance(part, int) else part, f"{name}: ")
+    bridge, tokenizer = _boot(name, source(name), target, dtype, device_map)
     revision = getattr(bridge.original_model.config, "_commit_hash", None)
     return HookedModel.from_bridge(
-        bridge, tokenizer, name=name, revision=revision, check_prompts=check_prompts
+        bridge, tokenizer, name=shown_name(name), revision=revision, check_prompts=check_prompts
     )
-
-
-def _source(name: str) -> str:
-    """The folder or hub id behind a name."""
-    if name in BUNDLED:
-        try:
-            return str(reference.path())
-        except FileNotFoundError as error:
-            raise ModelError(
-                f"asked for the bundled model {name!r}, found no weights in this installation; "
-                "reinstall brewlens, or train it: brewlens reference train"
-            ) from error
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.exists() or not _HUB_ID.fullmatch(name):
-            raise ModelError(
-                f"asked for the model {name!r}, found no such folder; give {list(BUNDLED)}, a folder with "
-                "config.json, weights and tokenizer, or a hub id such as 'Qwen/Qwen2.5-Coder-0.5B'"
-            )
-        _check_hub(name)
-        return name
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"asked for the model in {name!r}, found no config.json there; save it with save_pretrained()"
-        )
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        raise ModelError(
-            f"asked for the model in {name!r}, found no tokenizer there (none of "
-            f"{', '.join(_TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained()"
-        )
-    return str(folder)
-
-
-def _check_hub(name: str) -> None:
-    """Say at once that the hub cannot be reached, instead of after a minute of retries."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if constants.HF_HUB_OFFLINE or try_to_load_from_cache(name, "config.json"):
-        return
-    try:
-        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
-    except HTTPError:
-        return  # it answered
-    except OSError as error:
-        raise ModelError(
-            f"asked for the model {name!r}, found no folder and no cached model of that name, and the hub "
-            f"cannot be reached ({error}); go online, set HF_ENDPOINT to a mirror, or give a local folder"
-        ) from error
 
 
 def _boot(

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from brewlens import budget, html, passes
 from brewlens.answer_logits import AnswerLogits, Scores
@@ -28,7 +27,9 @@ from brewlens.answers import DIGITS, AnswerSpace, Scoring
 from brewlens.batching import Batch, length_sorted
 from brewlens.errors import ModelError
 from brewlens.identity import context, tokenizer_hash, weights_hash
+from brewlens.model_source import shown_name
 from brewlens.passes import ForwardPass, Swept
+from brewlens.progress import bar
 from brewlens.residuals import RESID_POST
 from brewlens.rows import Rows, Z, check_positions
 
@@ -51,7 +52,7 @@ class HookedModel:
     """A causal language model with hooks on its residual stream. Made by :func:`load_model`.
 
     Attributes:
-        name: What was asked for: a bundled name, a folder, or a hub id.
+        name: A bundled name, a hub id, or the last part of a folder.
         revision: Commit hash on the hub, or None for a folder.
         bridge: The TransformerLens bridge, in evaluation mode, with raw weights.
         tokenizer: The Hugging Face tokenizer; its settings are not touched.
@@ -83,7 +84,7 @@ class HookedModel:
         Args:
             bridge: With raw weights (not in compatibility mode) and in evaluation mode.
             tokenizer: Default: the bridge's own, which may add a BOS that yours does not.
-            name: Default: the bridge's model name.
+            name: Default: the bridge's model name, of a folder its last part.
             revision: Commit hash on the hub, if any.
             check_prompts: Prompts of the self-check, which end where a digit must follow.
 
@@ -95,7 +96,7 @@ class HookedModel:
         model = cls()
         model._taps = {}
         model.bridge = bridge
-        model.name = str(bridge.cfg.model_name) if name is None else name
+        model.name = shown_name(bridge.cfg.model_name) if name is None else name
         model.revision = revision
         tokenizer = bridge.tokenizer if tokenizer is None else tokenizer
         if tokenizer is None:
@@ -571,10 +572,10 @@ class HookedModel:
         """Length-sorted batches of token ids; as :meth:`batches`."""
         if batch_tokens is None:
             batch_tokens = budget.tokens_at_once(self, max(map(len, ids)))
-        with tqdm(total=len(ids), disable=not progress, unit="row", desc=self.name) as bar:
+        with bar(total=len(ids), shown=progress, unit="row", work="reading prompts") as done:
             for rows in length_sorted([len(i) for i in ids], batch_tokens):
                 yield rows, self.batch([ids[r] for r in rows.tolist()])
-                bar.update(len(rows))
+                done.update(len(rows))
 
     @torch.no_grad()
     def read_from(

@@ -13,9 +13,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from brewlens.cli import app
+from brewlens.study import Plan
 
 
 def brewlens(*arguments, cwd=None, **options):
@@ -45,11 +47,16 @@ def test_a_whole_run_and_what_comes_after(tiny_folders, tmp_path):
     assert dry.returncode == 0, dry.stderr
     assert "864 = 54 items x 4 layers x 4 decoders" in dry.stdout
     assert "MB" in dry.stdout
+    steps = ("reading items", "loading llama", "timing 54 forward passes", "timing one layer of probes")
+    assert [dry.stderr.index(step) for step in steps] == sorted(dry.stderr.index(step) for step in steps)
     assert not (tmp_path / "runs").exists()
     result = brewlens("run", study, "--quiet", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "computing" in result.stdout
     assert "report.html" in result.stdout
+    assert "warning: computing: there are only 54 samples" in result.stdout
+    for noise in ("it/s", "done", "stage", "HookedModel"):
+        assert noise not in result.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     share = json.loads((folder / "summary.json").read_text())["families"]["computing"]["accuracy"]["value"]
     assert f"{100 * share:.1f}" in result.stdout
@@ -99,10 +106,22 @@ def test_mistakes_of_the_user(tiny_folders, tmp_path, monkeypatch):
         (("run", "--families", "lop"), 1, ["unknown family 'lop'", "loop_unrolled"]),
         (("run", *model, "--items", "bad.jsonl"), 1, ["bad.jsonl, line 2", "not JSON"]),
         (("run", *model, "--items", "none.jsonl"), 1, ["none.jsonl", "No such file"]),
-        (("run", "--model", "no/such-model", "--n", "27"), 1, ["no/such-model"]),
         (("report", "."), 1, ["not a run folder"]),
         (("tasks", "--families", "lop"), 1, ["unknown family 'lop'"]),
+        (("run", *model, "--device", "cuda:77"), 1, ["asked for device 'cuda:77'", "give one of: cpu"]),
+        (("run", *model, "--device", "gpu", "--dry-run"), 1, ["asked for device 'gpu'"]),
+        (("reference", "train", "--out", "t", "--steps", 1, "--device", "gpu"), 1, ["device 'gpu'"]),
+        (("run", *model, "--out", "bad.jsonl/r"), 1, ["bad.jsonl is a file", "--out"]),
+        (("run", *model, "--out", "bad.jsonl/r", "--seeds", 2), 1, ["bad.jsonl is a file", "--out"]),
+        (("run", *model, "--out", "/proc/r", "--dry-run"), 1, ["/proc/r", "--out"]),
+        (("figures", RUN, "--out", "bad.jsonl/f"), 1, ["bad.jsonl is a file", "--out"]),
+        (("tables", RUN, "--out", "/proc/t"), 1, ["/proc/t", "--out"]),
+        (("tasks", "--n", 27, "--out", "bad.jsonl/t"), 1, ["bad.jsonl is a file", "--out"]),
+        (("tasks", "--n", 27, "--out", "."), 1, ["found a folder", "--out"]),
     ]
+    made = CliRunner().invoke(app, ["run", "--model", "no/such-model", "--n", "27"])
+    assert made.exit_code == 1 and "no/such-model" in made.stderr
+    monkeypatch.setattr("brewlens.loading.load_model", None)  # none of the others gets as far
     refused(brewlens("report", ".", cwd=tmp_path), "not a run folder")  # as a person would
     for arguments, code, words in cases:  # the same in here, seven times as fast
         made = CliRunner().invoke(app, [str(a) for a in arguments])
@@ -150,6 +169,20 @@ def test_help(arguments):
     result = brewlens(*arguments)
     assert "Usage" in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_help_has_the_default_of_every_option():
+    command = typer.main.get_command(app).commands["run"]
+    shown = {p.name: p.show_default for p in command.params}
+    for name, field in Plan.model_fields.items():
+        if name in shown and field.default is not None and name not in ("families", "interventions"):
+            words = {"": "nothing", "False": "no"}
+            default = words.get(str(field.default), str(field.default))
+            assert shown[name] == default, name
+    given = {p.name for p in command.params if p.param_type_name == "option" and p.default is None}
+    assert all(isinstance(shown[name], str) and shown[name] for name in given)
+    text = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
+    assert "(5)" in text and "(810; all of a file)" in text and "(a tenth of n)" in text
 
 
 def test_help_does_not_load_torch():

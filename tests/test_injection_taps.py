@@ -266,7 +266,7 @@ def test_a_block_written_over_by_its_input_is_a_block_removed(pair, folders, lay
     everywhere = tuple(range(-len(target), 0))
     inputs = model.states([target], tap="resid_pre", layers=[layer], positions=everywhere)
     skipped = model.inject(inputs, [target], space, layers=[layer], positions=everywhere)
-    shorter = AutoModelForCausalLM.from_pretrained(model.name, attn_implementation="eager").eval()
+    shorter = AutoModelForCausalLM.from_pretrained(folders[model.name], attn_implementation="eager").eval()
     del Raw(shorter).blocks[layer]
     shorter.config.num_hidden_layers = len(Raw(shorter).blocks)
     if getattr(shorter.config, "layer_types", None):

@@ -143,9 +143,11 @@ def test_padding_on_the_left_would_show(any_model):
         close(moved, plain)
 
 
-def test_parity_with_hugging_face(any_model, space):
-    raw = AutoModelForCausalLM.from_pretrained(any_model.name, attn_implementation="eager").eval()
-    tokenizer = AutoTokenizer.from_pretrained(any_model.name)
+def test_parity_with_hugging_face(any_model, tiny_folders, space):
+    raw = AutoModelForCausalLM.from_pretrained(
+        tiny_folders[any_model.name], attn_implementation="eager"
+    ).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folders[any_model.name])
     result = any_model.forward(PROMPTS, space)
     for row, prompt in enumerate(PROMPTS):
         with torch.no_grad():
@@ -519,7 +521,7 @@ def test_answer_logits_never_keep_the_vocabulary():
 def test_a_loaded_model_says_what_it_is(tiny_model, tiny_folders):
     assert (tiny_model.n_layers, tiny_model.d_model, tiny_model.d_vocab) == (4, 32, tiny.VOCABULARY)
     assert tiny_model.dtype == torch.float32 and tiny_model.device.type == "cpu"
-    assert tiny_model.name == str(tiny_folders["qwen2"]) and tiny_model.revision is None
+    assert tiny_model.name == "qwen2" and tiny_model.revision is None
     assert "4 layers x 32" in repr(tiny_model)
     assert str(tiny_model.check).startswith("self-check passed: residual additivity")
     assert "10 answer tokens distinct" in str(tiny_model.check)
@@ -542,8 +544,8 @@ def test_from_bridge(tiny_model):
     assert HookedModel.from_bridge(tiny_model.bridge).tokenizer is tiny_model.bridge.tokenizer
 
 
-def test_bfloat16(any_model):
-    model = load_model(any_model.name, device="cpu", dtype="bfloat16")
+def test_bfloat16(any_model, tiny_folders):
+    model = load_model(tiny_folders[any_model.name], device="cpu", dtype="bfloat16")
     assert model.dtype == torch.bfloat16
     exact, _ = any_model.last_residuals(PROMPTS)
     rounded, _ = model.last_residuals(PROMPTS)
@@ -674,31 +676,31 @@ class Scaled(torch.nn.Module):
         return 1.01 * self.inner(x)
 
 
-def test_a_read_out_that_is_not_the_models_is_refused(any_model):
-    bridge = load_model(any_model.name, device="cpu").bridge
+def test_a_read_out_that_is_not_the_models_is_refused(any_model, tiny_folders):
+    bridge = load_model(tiny_folders[any_model.name], device="cpu").bridge
     bridge._modules["ln_final"] = Scaled(bridge.ln_final).eval()
     with pytest.raises(ModelError, match=r"self-check failed.*found read_out 0\.0"):
         HookedModel.from_bridge(bridge, any_model.tokenizer)
 
 
-def test_a_residual_that_does_not_add_up_is_refused(any_model):
-    bridge = load_model(any_model.name, device="cpu").bridge
+def test_a_residual_that_does_not_add_up_is_refused(any_model, tiny_folders):
+    bridge = load_model(tiny_folders[any_model.name], device="cpu").bridge
     sabotage = bridge.hooks(fwd_hooks=[("blocks.2.hook_out", lambda x, hook: 1.01 * x)])
     with sabotage, pytest.raises(ModelError, match="additivity"):
         HookedModel.from_bridge(bridge, any_model.tokenizer)
     HookedModel.from_bridge(bridge, any_model.tokenizer)
 
 
-def test_an_edit_that_does_nothing_is_refused(tiny_model):
+def test_an_edit_that_does_nothing_is_refused(tiny_model, tiny_folders):
     """A hook behind the last block that ignores what it is given hides every edit."""
-    bridge = load_model(tiny_model.name, device="cpu").bridge
+    bridge = load_model(tiny_folders["qwen2"], device="cpu").bridge
     sabotage = bridge.hooks(fwd_hooks=[("ln_final.hook_in", lambda x, hook: torch.ones_like(x))])
     with sabotage, pytest.raises(ModelError, match="edit"):
         HookedModel.from_bridge(bridge, tiny_model.tokenizer)
 
 
-def test_compatibility_mode_and_training_mode_are_refused(tiny_model):
-    bridge = load_model(tiny_model.name, device="cpu").bridge
+def test_compatibility_mode_and_training_mode_are_refused(tiny_model, tiny_folders):
+    bridge = load_model(tiny_folders["qwen2"], device="cpu").bridge
     bridge.original_model.train()
     with pytest.raises(ModelError, match="training mode"):
         HookedModel.from_bridge(bridge, tiny_model.tokenizer)

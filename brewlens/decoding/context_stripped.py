@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from tqdm.auto import tqdm
 
 from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import AnswerSpace
 from brewlens.decoding.readout import Readout
 from brewlens.decoding.targets import CONSTANT_SUFFIX, own_suffixes
+from brewlens.progress import bar
 from brewlens.residuals import RESID_POST, Residuals
 
 if TYPE_CHECKING:
@@ -122,10 +122,9 @@ def patched_blocks(
             f"context-stripped decoding overwrites block outputs ({RESID_POST}), found residuals of "
             f"{residuals.tap!r}; capture {RESID_POST}"
         )
-    with tqdm(
-        total=len(residuals) * len(prompts), disable=not progress, unit="sample", desc="context-stripped"
-    ) as bar:
+    samples = len(residuals) * len(prompts)
+    with bar(total=samples, shown=progress, unit="sample", work="context-stripped decoding") as done:
         for rows, values in residuals.blocks():
             for number, targets in enumerate(prompts):
                 yield number, rows, model.inject(values, targets[rows], space, layers=residuals.layers)
-                bar.update(len(values))
+                done.update(len(values))

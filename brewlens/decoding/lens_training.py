@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from brewlens.answers import AnswerSpace
 from brewlens.brief import brief
@@ -36,6 +35,7 @@ from brewlens.decoding.tuned_lens import (
     read_translated,
     unembedding_hash,
 )
+from brewlens.progress import bar
 from brewlens.residuals import RESID_POST, Residuals
 from brewlens.tasks.folds import groups
 from brewlens.tasks.item import ItemSet
@@ -116,7 +116,7 @@ def train_tuned_lens(
         optimiser, lambda step: min((step + 1) / warm_up, 1.0) * (1 - step / steps)
     )
     order = _batches(train, batch, generator)
-    for step in tqdm(range(1, steps + 1), desc="tuned lens", disable=not progress, unit="step"):
+    for step in bar(range(1, steps + 1), shown=progress, work="tuned lens", unit="step"):
         values = residuals.select(next(order).tolist()).values.to(model.device).float()
         weight.grad, bias.grad = kl_gradient(model, values, scale, weight, bias)
         optimiser.step()
@@ -193,7 +193,7 @@ def tuned_lens_out_of_fold(
     other = np.empty(logits.shape[:2], dtype=np.float32)
     trainings = []
     splits = list(split_folds(items, folds, by_family=by_family))
-    for train, score in tqdm(splits, desc="tuned lens", disable=not progress, unit="fold"):
+    for train, score in bar(splits, shown=progress, work="tuned lens", unit="fold"):
         held = _whole_groups(train, linked[train], validation, seed)
         learnt = np.setdiff1d(train, held)
         lens = train_tuned_lens(model, residuals, rows=learnt, validation=held, seed=seed, **options)

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from brewlens import html
 from brewlens.answer_logits import AnswerLogits
@@ -33,6 +32,7 @@ from brewlens.intervention.donors import Donor
 from brewlens.intervention.edits import Edit, States, Where, no_op
 from brewlens.intervention.sites import LAST, Site
 from brewlens.lifecycle.landmarks import NEVER
+from brewlens.progress import bar
 
 if TYPE_CHECKING:
     from brewlens.answers import AnswerSpace
@@ -182,7 +182,7 @@ def run_grid(
     each = own[0, 0].numel() * own.element_size() * len(arms) * slots.shape[1]
     # Prompts of one length run together, so they are best in one chunk.
     order = torch.argsort(torch.tensor([len(i) for i in ids]), descending=True, stable=True)
-    with tqdm(total=n, disable=not progress, unit="sample", desc="interventions") as bar:
+    with bar(total=n, shown=progress, unit="sample", work="interventions") as done:
         for rows in order.split(max(1, VALUES // each)):
             where = Where(rows, slots[rows].clamp_min(0))
             recipient = own[rows.unsqueeze(1), where.layers]
@@ -195,7 +195,7 @@ def run_grid(
             doses["cosine"][:, rows], doses["change"][:, rows] = dose(values, recipient)
             if after is not None:
                 doses["kl"][:, rows] = _divergence(after).transpose(0, 1)
-            bar.update(len(rows))
+            done.update(len(rows))
     for values in doses.values():
         values[~written] = torch.nan
     return Grid(

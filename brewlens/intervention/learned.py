@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from brewlens import html
 from brewlens.intervention.edits import Subspace
 from brewlens.intervention.last_token import Continuation, continuation
 from brewlens.intervention.pairs import Pairs, draw_pairs, halves
+from brewlens.progress import bar
 from brewlens.stats import clustered_share
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def learned_subspace(
     run = continuation(model, drawn.ids, space)
     bases = _random_bases(model, rank, seed)
     losses, records = np.empty((2, len(trained), epochs)), []
-    with tqdm(total=2 * len(trained), disable=not progress, unit="fit", desc="learned subspaces") as bar:
+    with bar(total=2 * len(trained), shown=progress, unit="fit", work="learned subspaces") as done:
         for group in (0, 1):
             train = (drawn.half != group).nonzero()[:, 0]
             held_out = (drawn.half == group).nonzero()[:judged, 0]
@@ -180,7 +180,7 @@ def learned_subspace(
                             "high": share.high,
                         }
                     )
-                bar.update()
+                done.update()
     subspace = Subspace("learned", bases, torch.from_numpy(half))
     return Learned(subspace, trained, drawn, losses, pd.DataFrame(records))
 

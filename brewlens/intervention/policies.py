@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from tqdm.auto import tqdm
 
 from brewlens.brief import brief
 from brewlens.intervention.anchors import Anchors
@@ -18,6 +17,7 @@ from brewlens.intervention.edits import Edit, Where
 from brewlens.intervention.grid import VALUES, dose
 from brewlens.intervention.samples import Samples
 from brewlens.lifecycle.landmarks import NEVER
+from brewlens.progress import bar
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
@@ -119,7 +119,7 @@ def apply(
     # Prompts of one length run together, so they are best in one chunk.
     order = torch.argsort(torch.tensor([len(tokens) for tokens in ids]), descending=True, stable=True)
     each = samples.own[0, 0].numel() * samples.own.element_size() * len(layers)
-    with tqdm(total=n, disable=not progress, unit="sample", desc="policies") as bar:
+    with bar(total=n, shown=progress, unit="sample", work="policies") as done:
         for rows in order.split(max(1, VALUES // each)):
             own = samples.own[rows.unsqueeze(1), layers]
             values = own.clone()
@@ -133,5 +133,5 @@ def apply(
             output = model.inject(values, [ids[r] for r in rows.tolist()], samples.space, layers=layers)
             right[rows] = output.predicted == samples.targets[rows].unsqueeze(1)
             cosine[rows], change[rows] = dose(values[:, :-1], own[:, :-1])
-            bar.update(len(rows))
+            done.update(len(rows))
     return Applied(right[:, -1].numpy(), right[:, :-1].T.numpy(), cosine.T.numpy(), change.T.numpy())

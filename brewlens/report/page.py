@@ -118,7 +118,7 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
         "model": model,
         "manifest": {key: manifest.get(key) or {} for key in ("items", "seeds", "versions", "wall_seconds")},
         "version": (manifest.get("versions") or {}).get("brewlens"),
-        "plan": list(flat(manifest.get("plan") or {})),
+        "plan": list(flat(_without_paths(manifest.get("plan") or {}, model["name"] or trace.model))),
         "summary": summary,
         "overall": summary["overall"],
         "groups": groups,
@@ -146,6 +146,13 @@ def _context(trace: Trace, summary: Mapping, manifest: Mapping, shown: Mapping) 
         "folds": len(set(trace.folds.tolist())),
         "settings": trace.lifecycle.settings,
     }
+
+
+def _without_paths(plan: Mapping, model: str) -> dict[str, object]:
+    """The plan with the model and the items file by name, not by where they lie on a disk."""
+    items = plan.get("items")
+    shown = {"model": model, "items": None if items is None else Path(items).name}
+    return {key: shown.get(key, value) for key, value in plan.items()}
 
 
 def _sample(trace: Trace, plate: Plate, svg: Markup) -> dict[str, object]:

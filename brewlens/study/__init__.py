@@ -3,7 +3,8 @@
 from brewlens.study.loading import load_run
 from brewlens.study.pipeline import trace
 from brewlens.study.plan import Plan, PlanError, make_plan
-from brewlens.study.run import default_folder, run
+from brewlens.study.planned import default_folder
+from brewlens.study.run import run
 from brewlens.study.seeds import load_seeds, run_seeds
 from brewlens.study.store import RunFolderError
 

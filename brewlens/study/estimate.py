@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
+import logging
 
-import numpy as np
-import torch
-
-from brewlens.decoding import BUNDLED, FitOptions, fit_probes, own_suffixes
-from brewlens.residuals import Residuals
+from brewlens.devices import usable
+from brewlens.model_source import shown_name
+from brewlens.study.keys import options_of
 from brewlens.study.pipeline import decoders
 from brewlens.study.plan import Plan
-from brewlens.study.run import classes_of, disk_bytes, load_items, options_of
-from brewlens.tasks import assign_folds
+from brewlens.study.planned import classes_of, disk_bytes, load_items
+from brewlens.study.timing import timings
 
-_TIMED = 64
+log = logging.getLogger("brewlens")
+
+TIMED = 64
 
 
 def estimate(plan: Plan) -> dict[str, str]:
@@ -27,39 +27,16 @@ def estimate(plan: Plan) -> dict[str, str]:
     """
     from brewlens.loading import load_model
 
+    usable(plan.torch_device)
+    log.info("reading items")
     items = load_items(plan)
+    log.info("loading %s", shown_name(plan.model))
     model = load_model(plan.model, device=plan.torch_device, dtype=plan.dtype)
     n, layers, width = len(items), model.n_layers, model.d_model
-    families = items.families
-    few = items.select(np.linspace(0, n - 1, min(n, _TIMED)).astype(int).tolist())
-    classes = classes_of(plan, items)
+    families, classes = items.families, classes_of(plan, items)
     space = model.answer_space(items.prompts, classes, scoring=plan.scoring, end=plan.end)
-
-    def seconds_each(call) -> float:
-        call()
-        start = time.perf_counter()
-        call()
-        return (time.perf_counter() - start) / len(few)
-
-    passed = model.forward(few.prompts, space)
-    forward = seconds_each(lambda: model.forward(few.prompts, space))
-    stripped = seconds_each(lambda: model.inject(passed.residuals, own_suffixes(few), space))
-    # One layer of one family, with noise of the residuals' size; real ones take about as long.
-    family = items.family(families[0])
-    noise = np.random.default_rng(0).normal(size=(len(family), 1, width)).astype(np.float32)
-    stand_in = Residuals.of(torch.from_numpy(noise), family.ids, [(0,)] * len(family), model.name)
-    fold = assign_folds(family, plan.folds, plan.seed)
-    start = time.perf_counter()
-    fit_probes(
-        *(stand_in, family, fold, classes),
-        options=FitOptions(kind=plan.probe, C=plan.probe_c),
-        device=model.device,
-    )
-    probe = (time.perf_counter() - start) * layers * n / len(family)
-    prompts = 1 + (len(BUNDLED) if plan.prompts == "bundled" else 0)
-    stripped *= prompts
+    time = timings(model, items, space, plan, TIMED)
     weights = sum(p.numel() * p.element_size() for p in model.bridge.original_model.parameters())
-    total = n * (forward + stripped) + probe
     asked = decoders(options_of(plan))
     return {
         "model": repr(model),
@@ -68,9 +45,9 @@ def estimate(plan: Plan) -> dict[str, str]:
         "memory": f"about {(weights + 8 * n * width * 4) / 1e9 + 1.0:.1f} GB",
         "disk": f"about {disk_bytes(n, layers, width, plan.dtype) / 1e6:.0f} MB",
         "time": (
-            f"about {total:.0f} s on {model.device}: residuals {n * forward:.0f} s, context-stripped "
-            f"{n * stripped:.0f} s, probes {probe:.0f} s (from timing {len(few)} items and one layer of "
-            "probes)"
+            f"about {sum(time.values()):.0f} s on {model.device}: residuals {time['residuals']:.0f} s, "
+            f"context-stripped {time['context_stripped']:.0f} s, probes {time['probe']:.0f} s (from timing "
+            f"{min(n, TIMED)} items and one layer of probes)"
         ),
         **_interventions(plan),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,12 @@ from brewlens.intervention.stretches import NoCases
 from brewlens.intervention.transplant import transplant
 from brewlens.results import Trace
 from brewlens.study import tables
-from brewlens.study.store import Store, key_of, write_table
+from brewlens.study.keys import Keys, merged
+from brewlens.study.store import Store, write_table
 
 if TYPE_CHECKING:
     from brewlens.model import HookedModel
 
-
-log = logging.getLogger("brewlens")
 
 FOLDER = tables.INTERVENTIONS
 
@@ -132,7 +130,7 @@ EXPERIMENTS: dict[str, Callable[[Subject], Found]] = {
 def intervene(
     subject: Subject,
     asked: Sequence[str],
-    trace_key: str,
+    keys: Keys,
     store: Store,
     stage: Callable[[str, str, Callable[[], list[str]]], None],
 ) -> list[str]:
@@ -141,17 +139,17 @@ def intervene(
     Args:
         subject: What they are made on.
         asked: Names of experiments.
-        trace_key: Key of the trace.
+        keys: Keys of the run's stages.
         store: The run folder.
         stage: Makes a stage of it, unless it is there.
 
     Returns:
         Keys of all experiments that are there.
     """
-    keys = {name: key_of(FOLDER, name, trace_key, subject.n) for name in EXPERIMENTS}
+    key = {name: keys.experiment(name, subject.n) for name in EXPERIMENTS}
     for name in asked:
-        stage(f"{FOLDER}/{name}", keys[name], lambda name=name: _make(name, subject, store))
-    there = [name for name in EXPERIMENTS if store.whole(f"{FOLDER}/{name}", keys[name])]
+        stage(f"{FOLDER}/{name}", key[name], lambda name=name: _make(name, subject, store))
+    there = [name for name in EXPERIMENTS if store.whole(f"{FOLDER}/{name}", key[name])]
     if not there:
         return []
     files = [f for name in there for f in store.manifest["stages"][f"{FOLDER}/{name}"]["files"]]
@@ -163,15 +161,13 @@ def intervene(
         write_table(store.path(tables.EFFECTS_FILE), merged)
         return [tables.EFFECTS_FILE, *(f for f in files if f.startswith("tables/"))]
 
-    made = [keys[name] for name in there]
-    stage(tables.INTERVENTIONS, key_of(tables.EFFECTS, made), merge)
+    made = [key[name] for name in there]
+    stage(tables.INTERVENTIONS, merged(made), merge)
     return made
 
 
 def _make(name: str, subject: Subject, store: Store) -> list[str]:
     found = EXPERIMENTS[name](subject)
-    if found.left_out:
-        log.warning("%s was left out: %s", name, found.left_out)
     known = store.manifest.get("left_out", {})
     others = {left: why for left, why in known.items() if left != name}
     store.note(left_out={**others, name: found.left_out} if found.left_out else others)

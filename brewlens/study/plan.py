@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from brewlens import defaults
 from brewlens.answers import Scoring
+from brewlens.defaults import N_GENERATED
 from brewlens.tasks import FAMILIES
 
-N_GENERATED = 810
 INTERVENTIONS = (
     "causal_use",
     "fjc_patching",
@@ -60,34 +61,34 @@ class Plan(BaseModel):
             ``layer_skipping``, ``reinjection``, ``transplant``, ``components``, ``rescue``. They do not
             change the rest of the run: the same folder takes them later, too.
         intervention_n: About how many samples of each family or outcome the experiments edit at most.
-        dtype: Of weights and stored residuals.
+        dtype: Type of weights and stored residuals: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` takes a GPU when there is one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    model: str = "reference"
+    model: str = defaults.MODEL
     families: tuple[str, ...] = FAMILIES
     n: Annotated[int, Field(ge=1)] | None = None
-    seed: int = 0
+    seed: int = defaults.SEED
     items: str | None = None
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2)] = defaults.FOLDS
     classes: tuple[str, ...] | Literal["items"] | None = None
-    scoring: Scoring = "token"
-    end: str = ""
-    probe: Literal["logistic", "ridge", "mlp"] = "logistic"
+    scoring: Scoring = defaults.SCORING
+    end: str = defaults.END
+    probe: Literal["logistic", "ridge", "mlp"] = defaults.PROBE
     probe_c: Annotated[float, Field(gt=0)] | None = None
     near_ood: Annotated[int, Field(ge=0)] | None = None
-    prompts: Literal["own", "bundled"] = "bundled"
-    tuned_lens: bool = False
-    tail_start: Annotated[float, Field(ge=0, lt=1)] = 0.75
-    confident: Annotated[float, Field(ge=0, le=1)] = 0.5
+    prompts: Literal["own", "bundled"] = defaults.PROMPTS
+    tuned_lens: bool = defaults.TUNED_LENS
+    tail_start: Annotated[float, Field(ge=0, lt=1)] = defaults.TAIL_START
+    confident: Annotated[float, Field(ge=0, le=1)] = defaults.CONFIDENT
     compat: Literal["paper"] | None = None
-    resamples: Annotated[int, Field(ge=99)] = 999
+    resamples: Annotated[int, Field(ge=99)] = defaults.RESAMPLES
     interventions: tuple[str, ...] = ()
-    intervention_n: Annotated[int, Field(ge=10)] = 200
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
+    intervention_n: Annotated[int, Field(ge=10)] = defaults.INTERVENTION_N
+    dtype: Literal["float32", "bfloat16", "float16"] = defaults.DTYPE
+    device: str = defaults.DEVICE
 
     @field_validator("families", mode="before")
     @classmethod

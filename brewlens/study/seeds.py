@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ from brewlens import html
 from brewlens.files import write_json
 from brewlens.study.checks import plain
 from brewlens.study.plan import Plan, PlanError
-from brewlens.study.run import default_folder, load_items, load_planned, run
+from brewlens.study.planned import default_folder, load_planned
+from brewlens.study.run import carry_out
 from brewlens.study.spread import quantities, spread
 from brewlens.study.store import MANIFEST, RunFolderError, Store, write_table
 
@@ -154,12 +156,10 @@ def run_seeds(
     plans = seed_plans(plan, seeds)
     folder = Path(out) if out is not None else seeds_folder(plan)
     _check(folder, plans)
-    if plan.items is not None:
-        load_items(plan)  # so that a bad file is refused before the model is loaded
-    model = load_planned(plan)
+    load = cache(lambda: load_planned(plan))  # once for all seeds, and not at all where nothing is to be made
     for number, (seed, planned) in enumerate(plans.items(), 1):
         log.info("seed %d (%d of %d)", seed, number, len(plans))
-        run(planned, folder / _name(seed), model=model, progress=progress)
+        carry_out(planned, folder / _name(seed), load, progress=progress)
     found = _gather(folder, tuple(plans), FOLDS_REDRAWN if plan.items is not None else REDRAWN)
     write_table(folder / VALUES, found.values)
     write_json(folder / SPREAD, _content(found, plan))

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from brewlens.decoding.surface import DECODABLE
 from brewlens.lifecycle.claims import CONTRADICTED, NOT_DISTINGUISHABLE, SUPPORTED
+from brewlens.study.cautions import cautions
 from brewlens.study.summary import share_of
 from brewlens.tasks import ItemSet, assign_folds
 
@@ -161,7 +161,7 @@ def p_value(p: float | None) -> str:
 
 
 def summary_tables(folder: Path, console: Console | None = None) -> None:
-    """The outcome table of a finished run, the baselines beside the probe, and where the report is."""
+    """Outcomes of a finished run, baselines beside the probe, warnings, and where the report is."""
     console = console or Console()
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     groups = {**summary["families"], "overall": summary["overall"]}
@@ -180,13 +180,14 @@ def summary_tables(folder: Path, console: Console | None = None) -> None:
     for line in check_lines(summary["checks"]):
         console.print(line, highlight=False)
     console.print(_NOTE, style="dim", highlight=False)
-    for name, group in summary["families"].items():
-        if group["surface"] is not None and group["surface"]["value"] >= DECODABLE:
-            console.print(
-                f"[yellow]{name} is decodable from its text: surface {_interval(group['surface'], ' ')}"
-            )
-    _short(summary["short"], console)
+    caution_lines(cautions(folder), console)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def caution_lines(texts: Sequence[str], console: Console) -> None:
+    """Print warnings, one a line."""
+    for text in texts:
+        console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False)
 
 
 def _interventions(summary: Mapping[str, Any], console: Console) -> None:

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from brewlens.study.cautions import cautions
 from brewlens.study.seeds import SPREAD, Seeds
+from brewlens.study.show import caution_lines
 
 _COLUMNS = {
     "accuracy": "model",
@@ -45,6 +47,17 @@ def seeds_tables(found: Seeds, folder: Path, console: Console | None = None) -> 
     console.print(f"{_NOTE}{folder / SPREAD}", style="dim", highlight=False)
     console.print(
         f"programs whose skeleton another seed has too: {100 * found.shared_skeletons:.0f} %", highlight=False
+    )
+    told: dict[str, list[int]] = {}
+    for seed, run in found.folders.items():
+        for text in cautions(run):
+            told.setdefault(text, []).append(seed)
+    caution_lines(
+        [
+            f"{'seed' if len(s) == 1 else 'seeds'} {', '.join(map(str, s))}: {text}"
+            for text, s in told.items()
+        ],
+        console,
     )
     for run in found.folders.values():
         console.print(f"report: {run / 'report.html'}", soft_wrap=True)

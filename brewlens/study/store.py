@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewlens.files import file_hash, replacing, write_json
+from brewlens.files import file_hash, refusal_of, replacing, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,17 +79,33 @@ class Store:
             self.manifest.update(entries)
             write_json(self.path(MANIFEST), self.manifest)
 
-    def whole(self, stage: str, key: str) -> bool:
-        """Whether a stage was made from these inputs and its files are as they were written."""
+    def recorded(self, stage: str, key: str) -> bool:
+        """Whether a stage was made from these inputs and its files have the size that was written."""
         entry = self.manifest["stages"].get(stage)
         if entry is None or entry["key"] != key:
             return False
         return all(
-            self.path(name).is_file()
-            and self.path(name).stat().st_size == seen["bytes"]
-            and fingerprint(self.path(name)) == seen
+            self.path(name).is_file() and self.path(name).stat().st_size == seen["bytes"]
             for name, seen in entry["files"].items()
         )
+
+    def whole(self, stage: str, key: str) -> bool:
+        """Whether a stage was made from these inputs and its files are as they were written."""
+        return self.recorded(stage, key) and all(
+            fingerprint(self.path(name)) == seen
+            for name, seen in self.manifest["stages"][stage]["files"].items()
+        )
+
+    def check_writable(self) -> None:
+        """Check that the folder can be made and written.
+
+        Raises:
+            RunFolderError: If it cannot; nothing is left behind.
+        """
+        if problem := refusal_of(self.folder):
+            raise RunFolderError(
+                f"asked for the run folder {self.folder}, found {problem}; choose another folder with --out"
+            )
 
     def once(self, stage: str, key: str, make: Callable[[], Sequence[str]]) -> bool:
         """Run ``make``, which writes files and names them, unless the stage is whole.

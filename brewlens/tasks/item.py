@@ -63,7 +63,7 @@ class ItemSet(Sequence[Item]):
         partners: Twins that are not evaluated themselves (inlined, renamed and counterfactual
             programs), by id. Every id in an item's ``twins`` is an item or a partner, unless it
             belongs to a family that is not in this set.
-        provenance: How the set came to be: generator arguments or a file's path and hash.
+        provenance: How the set came to be: generator arguments or a file's name and hash.
 
     Raises:
         ValueError: If two items have one id, or the set is empty.

@@ -64,7 +64,7 @@ def read_items(path: str | Path, classes: Sequence[str] | None = DIGITS) -> Item
     for number, item in enumerate(items, start=1):
         if first.setdefault(item.id, number) != number:
             raise ItemFileError(f"{path}: items {first[item.id]} and {number} share the id {item.id!r}")
-    provenance = {"source": str(path), "sha256": hashlib.sha256(raw).hexdigest(), "short": {}}
+    provenance = {"source": path.name, "sha256": hashlib.sha256(raw).hexdigest(), "short": {}}
     return ItemSet(tuple(items), {}, provenance)
 
 

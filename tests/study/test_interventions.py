@@ -107,14 +107,22 @@ def test_items_without_twins_leave_causal_use_out_and_say_so(model, tmp_path, ca
     plan = make_plan(
         items=str(tmp_path / "mine.jsonl"), prompts="own", interventions=["causal_use"], intervention_n=20
     )
-    with caplog.at_level(logging.WARNING, logger="brewlens"):
+    with caplog.at_level(logging.INFO, logger="brewlens"):
         trace = run(plan, tmp_path / "r", model=model, progress=False)
-    assert "causal_use was left out" in caplog.text
+    told = [record.message for record in caplog.records]
+    assert "interventions/causal_use: left out" in told and "interventions/causal_use: done" not in told
+    assert told[-1].startswith("causal_use was left out: ") and caplog.records[-1].levelname == "WARNING"
     assert "0 a twin" in caplog.text
     manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
     assert "causal_use" in manifest["left_out"]
     assert not len(trace.tables["effects"])
     assert (tmp_path / "r" / "report.html").exists()
+    console = Console(record=True, width=120)
+    summary_tables(tmp_path / "r", console)
+    lines = console.export_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if "warning: causal_use was left out: " in line)
+    assert lines[-1].startswith("report: ") and "Right answers" not in "".join(lines[at:])
+    assert any("warning: computing: there are only 40 samples" in line for line in lines)
 
 
 def test_a_mistyped_experiment_is_one_line():

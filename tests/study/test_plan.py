@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from importlib import import_module
 
-from brewlens.study import PlanError, make_plan
-from brewlens.study.run import load_items
+import pytest
+import torch
+
+import brewlens as bl
+from brewlens.study import PlanError, load_run, make_plan
+from brewlens.study.planned import disk_bytes, load_items
 from brewlens.tasks import FAMILIES
 
 
@@ -88,3 +92,17 @@ def test_choices_that_do_not_go_together():
     assert make_plan(folds=2, probe_c=0.1).folds == 2
     assert make_plan().per_family_ood == 81 and make_plan(n=90).per_family_ood == 0
     assert make_plan(n=90, near_ood=30).stated()["near_ood"] == 30
+
+
+def test_float16_is_a_type_like_the_others(tiny_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("brewlens.study.run"), "write_report", lambda folder, trace: [])
+    options = dict(model=str(tiny_folders["qwen2"]), families=["computing"], n=54, prompts="own")
+    plan = make_plan(**options, dtype="float16")
+    assert disk_bytes(1000, 4, 32, "float16") == disk_bytes(1000, 4, 32, "bfloat16")
+    assert disk_bytes(1000, 4, 32, "float16") < disk_bytes(1000, 4, 32, "float32")
+    trace = bl.run(plan, tmp_path / "r", progress=False)
+    assert trace.residuals.dtype == torch.float16
+    assert load_run(tmp_path / "r").residuals.dtype == torch.float16
+    assert trace.manifest["model"]["dtype"] == "float16"
+    with pytest.raises(PlanError, match="'float32', 'bfloat16' or 'float16'"):
+        make_plan(dtype="float64")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
 from importlib import import_module
 
 import numpy as np
@@ -22,6 +26,7 @@ from brewlens.study.summary import summarise
 
 # The module; the package exports the function under the same name.
 run_module = import_module("brewlens.study.run")
+finished_module = import_module("brewlens.study.finished")
 
 FAMILIES = ("computing", "loop", "loop_unrolled")
 
@@ -39,8 +44,6 @@ def finished(plan, tmp_path_factory):
 
 
 def copy(folder, to):
-    import shutil
-
     return shutil.copytree(folder, to / "copy")
 
 
@@ -83,10 +86,120 @@ def test_tables_agree_with_the_arrays(finished):
     assert layers[layers["decoder"] == "probe"]["other_mass"].between(0, 1).all()
 
 
+@pytest.fixture
+def not_loaded(monkeypatch):
+    """A model that is loaded is an error."""
+
+    def load(*args, **options):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("brewlens.loading.load_model", load)
+
+
+def test_a_finished_run_loads_no_model(finished, plan, not_loaded, caplog):
+    caplog.set_level("INFO", logger="brewlens")
+    again = run(plan, finished, progress=False)
+    assert again.lifecycle.to_frame().equals(load_run(finished).lifecycle.to_frame())
+    stages = json.loads((finished / "manifest.json").read_text())["stages"]
+    told = [record.message for record in caplog.records]
+    assert {f"{stage}: already there" for stage in ("items", "tokens", "readouts", "report")} <= set(told)
+    assert {line.split(": ")[0] for line in told} <= set(stages)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["model"].update(content=None),
+        lambda manifest: manifest["model"]["content"].update({"config.json": "0"}),
+        lambda manifest: manifest["versions"].update(transformers="0"),
+        lambda manifest: manifest["stages"].pop("report"),
+        lambda manifest: manifest["stages"]["tables"].update(key="0"),
+    ],
+)
+def test_a_run_that_may_not_be_finished_loads_it(finished, plan, tmp_path, not_loaded, change):
+    manifest = json.loads((finished / "manifest.json").read_text())
+    change(manifest)
+    store = Store(finished, plan)
+    store.manifest = manifest
+    assert finished_module.finished(plan, store) is None
+    assert finished_module.finished(plan, Store(finished, plan))
+
+
+@pytest.mark.parametrize("name", ["summary.json", "residuals/00000.safetensors", "tables/claims.parquet"])
+def test_a_removed_file_is_noticed(finished, plan, tmp_path, not_loaded, name):
+    folder = copy(finished, tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(AssertionError, match="was loaded"):
+        run(plan, folder, progress=False)
+
+
+def test_a_finished_run_imports_no_library_of_models(finished, plan):
+    code = (
+        "import sys; from brewlens.study import make_plan, run; "
+        f"run(make_plan(model={plan.model!r}, families={FAMILIES!r}, n=54, near_ood=10), {str(finished)!r}, "
+        "progress=False); sys.exit('transformers' in sys.modules or 'transformer_lens' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_weight_makes_the_run_anew(tiny_folders, tmp_path, monkeypatch):
+    """Of the same size and age; back as it was, the run is not made with what was read in between."""
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.setattr(run_module, "write_report", lambda folder, trace: [])
+    model = shutil.copytree(tiny_folders["qwen2"], tmp_path / "m")
+    plan = make_plan(model=str(model), families=("computing",), n=54, prompts="own")
+    before = run(plan, tmp_path / "r", progress=False)
+    weights, age = load_file(model / "model.safetensors"), (model / "model.safetensors").stat()
+    weights["model.norm.weight"] = weights["model.norm.weight"].neg()
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    assert (model / "model.safetensors").stat().st_size == age.st_size
+    os.utime(model / "model.safetensors", ns=(age.st_atime_ns, age.st_mtime_ns))
+    after = run(plan, tmp_path / "r", progress=False)
+    assert after.lifecycle.output != before.lifecycle.output
+    monkeypatch.setattr("brewlens.loading.load_model", None)
+    assert run(plan, tmp_path / "r", progress=False).lifecycle.output == after.lifecycle.output
+
+
+def test_a_model_that_is_given_says_nothing_of_the_plans(plan, tiny_models, tmp_path, monkeypatch):
+    """A manifest made with another model in memory does not vouch for the folder's."""
+    monkeypatch.setattr(run_module, "write_report", lambda folder, trace: [])
+    run(plan, tmp_path / "r", model=tiny_models["llama"], progress=False)
+    assert json.loads((tmp_path / "r" / "manifest.json").read_text())["model"]["content"] is None
+
+
+def test_no_path_of_the_machine_in_what_is_shown(finished, tiny_folders):
+    root = str(tiny_folders["qwen2"].parent)
+    shown = [p for p in finished.rglob("*") if p.suffix in (".html", ".svg", ".csv", ".json", ".pdf")]
+    assert len(shown) > 10
+    for path in shown:
+        text = path.read_bytes()
+        if path.name == "manifest.json":
+            manifest = json.loads(text)
+            assert manifest["plan"].pop("model").startswith(root)
+            text = json.dumps(manifest).encode()
+        assert root.encode() not in text, path.name
+    assert b"qwen2" in (finished / "report.html").read_bytes()
+    loaded = load_run(finished)
+    assert loaded.model == "qwen2" and "Trace(qwen2: " in repr(loaded)
+    assert root not in repr(loaded.residuals) + repr(loaded.probes) + loaded._repr_html_()
+
+
+@pytest.mark.parametrize("out", ["file/run", "file/a/b"])
+def test_a_folder_that_cannot_be_is_refused_before_the_work(plan, tmp_path, not_loaded, out):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"file is a file; choose another folder with --out"):
+        run(plan, tmp_path / out, progress=False)
+    with pytest.raises(RunFolderError, match="found /proc/run"):
+        run(plan, "/proc/run", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_second_run_recomputes_nothing(finished, plan, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     monkeypatch.setattr(bl.HookedModel, "forward", None)
-    monkeypatch.setattr(run_module, "generate", None)
+    monkeypatch.setattr(run_module, "load_items", None)
     for name in pipeline_module.DECODERS:
         monkeypatch.setitem(pipeline_module.DECODERS, name, None)
     run(plan, finished, progress=False)
@@ -157,7 +270,7 @@ def test_too_small_a_disk_is_refused_before_the_work(plan, tmp_path, monkeypatch
     monkeypatch.setattr(run_module.shutil, "disk_usage", lambda p: type("Usage", (), {"free": 1000})())
     with pytest.raises(RunFolderError, match="free some or choose"):
         run(plan, tmp_path / "r", progress=False)
-    assert not (tmp_path / "r" / "residuals").exists()
+    assert not (tmp_path / "r").exists()
 
 
 def test_writing_is_all_or_nothing(tmp_path):
@@ -195,8 +308,6 @@ def test_loading_gives_what_the_session_had(finished, tiny_model, plan):
 
 
 def test_a_folder_that_lost_its_largest_files_is_read_without_them(finished, tmp_path):
-    import shutil
-
     small, whole = copy(finished, tmp_path), load_run(finished)
     shutil.rmtree(small / "residuals")
     (small / "probes.safetensors").unlink()
@@ -267,6 +378,7 @@ def test_answers_of_several_tokens(tiny_folders, tmp_path):
         run(make_plan(**options), tmp_path / "digits", progress=False)
     with pytest.raises(ValueError, match="scoring='sequence'"):
         run(make_plan(**options, classes="items"), tmp_path / "one", progress=False)
+    assert not (tmp_path / "digits").exists() and not (tmp_path / "one").exists()
     made = run(
         make_plan(**options, classes="items", scoring="sequence", end='"', tuned_lens=True),
         tmp_path / "several",

@@ -101,7 +101,7 @@ def test_the_spread_is_that_of_the_summaries(finished):
 def test_a_second_time_recomputes_nothing(finished, plan, monkeypatch):
     before, content = times(finished), (finished / "seeds.json").read_bytes()
     monkeypatch.setattr(bl.HookedModel, "forward", None)
-    monkeypatch.setattr(run_module, "generate", None)
+    monkeypatch.setattr(run_module, "load_items", None)
     again = run_seeds(plan, 2, finished, progress=False)
     assert times(finished) == before
     assert (finished / "seeds.json").read_bytes() == content
@@ -137,7 +137,7 @@ def test_killed_in_the_second_seed_it_goes_on(finished, plan, tmp_path, monkeypa
 
 
 def test_folders_that_hold_something_else_are_refused_before_the_work(finished, plan, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "generate", None)
+    monkeypatch.setattr(run_module, "load_items", None)
     with pytest.raises(RunFolderError, match="the folder of one run"):
         run_seeds(plan, 2, finished / "seed-3")
     (tmp_path / "notes.txt").write_text("mine")

@@ -33,9 +33,11 @@ def traced(trace, tiny_model):
     return trace.with_tables(tokens=token_table(tiny_model, trace.items))
 
 
-def test_patterns_are_those_of_the_plain_model(any_model, trace):
+def test_patterns_are_those_of_the_plain_model(any_model, tiny_folders, trace):
     prompt, layers = trace.items[0].prompt, (0, 2)
-    plain = AutoModelForCausalLM.from_pretrained(any_model.name, attn_implementation="eager").eval()
+    plain = AutoModelForCausalLM.from_pretrained(
+        tiny_folders[any_model.name], attn_implementation="eager"
+    ).eval()
     ids = torch.tensor([any_model.token_ids(prompt)])
     with torch.no_grad():
         expected = plain(ids, output_attentions=True).attentions
