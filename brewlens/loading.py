@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError  # what torch.load raises for weights that it refuses
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from brewlens.devices import usable
 from brewlens.model import HookedModel, ModelError
@@ -15,6 +17,9 @@ from brewlens.model_source import shown_name, source
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
+
+# What reading a folder or starting a bridge raises for files that are not what they should be.
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
 
 
 def load_model(
@@ -67,7 +72,6 @@ def _boot(
     dtype: torch.dtype,
     device_map: str | dict[str, str | int] | None,
 ) -> tuple[TransformerBridge, PreTrainedTokenizerBase]:
-    from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -97,7 +101,7 @@ def _boot(
             dtype=dtype,
         )
         _keep_dtype(bridge, dtype)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(
             f"asked for the model {name!r}, found {type(error).__name__}: {reason}. Check that it is a "

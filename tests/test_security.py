@@ -68,6 +68,6 @@ def test_weights_that_hold_code_are_refused(trap, folder):
     made, code = trap
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(code), 2))
-    with pytest.raises((bl.ModelError, pickle.UnpicklingError), match="weights_only"):
+    with pytest.raises(bl.ModelError, match="weights_only"):
         bl.load_model(folder, device="cpu")
     assert not made.exists()

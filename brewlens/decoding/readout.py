@@ -103,7 +103,7 @@ class Readout:
         import pandas as pd
 
         n, layers, _ = self.logits.shape
-        other = np.full((n, layers), np.nan) if self.other_mass is None else self.other_mass
+        other = np.full((n, layers), np.nan, np.float32) if self.other_mass is None else self.other_mass
         return pd.DataFrame(
             {
                 "id": np.repeat(self.item_ids, layers),

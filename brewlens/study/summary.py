@@ -153,8 +153,11 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    names = ("brewlens", "torch", "transformers", "transformer-lens", "scikit-learn", "scipy", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    from brewlens import __version__
+
+    names = ("torch", "transformers", "transformer-lens", "scikit-learn", "scipy", "numpy")
+    libraries = {name: version(name) for name in names}
+    return {"python": platform.python_version(), "brewlens": __version__, **libraries}
 
 
 def wall_seconds(manifest: Mapping[str, Any]) -> dict[str, float]:
