@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brewlens import defaults
+from brewlens.allocator import keep_buffers
 
 if TYPE_CHECKING:
     from brewlens.study.plan import Plan
@@ -387,6 +388,7 @@ def main() -> None:
     # Read when torch is loaded. By default its threads spin while they wait, and where another process has
     # work too they take the cores from each other: up to ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_buffers()
     app()
 
 
