@@ -22,9 +22,24 @@ torch.set_num_threads(1)
 LONGEST = ("test_notebooks.py", "test_interventions.py", "test_cli.py", "test_run.py", "test_truth.py")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--checked", action="store_true", help="check the annotations of brewlens as it runs")
+
+
+def pytest_configure(config):
+    if config.getoption("checked"):
+        import checked
+
+        checked.install()
+
+
+def pytest_collection_modifyitems(config, items):
     """The longest files first, so that no worker ends with one of them alone."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    if config.getoption("checked"):
+        unchecked = [item for item in items if item.get_closest_marker("unchecked")]
+        config.hook.pytest_deselected(items=unchecked)
+        items[:] = [item for item in items if item not in unchecked]
 
 
 @pytest.fixture(scope="session")

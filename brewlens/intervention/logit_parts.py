@@ -78,7 +78,7 @@ class LogitSplitter:
     @torch.no_grad()
     def split(
         self,
-        taps: Mapping[str, Float[Tensor, "row layer width"]],
+        taps: Mapping[str, Float[Tensor, "row layer _"]],
         output: AnswerLogits,
         right: Int[Tensor, "row"],
     ) -> Parts:

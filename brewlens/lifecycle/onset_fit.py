@@ -111,7 +111,7 @@ def fit_group(
     least = least_gain + parameters * np.log(n) / (2 * n)
     return found, OnsetFit(
         n=n,
-        present=gain > least,
+        present=bool(gain > least),
         gain=gain,
         least_gain=float(least),
         prior=prior.onset,

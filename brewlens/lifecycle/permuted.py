@@ -196,7 +196,7 @@ def permute(
     ready: Readout,
     lifecycle: Lifecycle,
     cells: Int[np.ndarray, "sample"],
-    groups: Mapping[str, Int[np.ndarray, "row"]],
+    groups: Mapping[str, Int[np.ndarray, "_"]],
     labels: Int[np.ndarray, "sample"],
     *,
     linked: Int[np.ndarray, "sample"] | None = None,
@@ -217,7 +217,7 @@ def permute(
         seed: Of the permutations.
     """
     classes, answer = np.unique(available.target_index(lifecycle.answers), return_inverse=True)
-    tables = [contributions(available, ready, lifecycle, c) for c in classes]
+    tables = [contributions(available, ready, lifecycle, c) for c in classes.tolist()]
     index = {name: k for k, name in enumerate(tables[0])}
     values = np.stack([np.stack(list(t.values())) for t in tables], axis=-1).astype(np.float64)
     sample, cell = np.arange(len(answer)), np.unique(cells, return_inverse=True)[1]
