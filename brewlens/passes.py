@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -139,7 +140,8 @@ class _Buffer:
         """Keep what a hook point holds as entry ``at`` of the layer axis."""
 
         def read(x: Float[Tensor, "row position *width"], hook: Any) -> None:
-            here = self._batch.gather_at(x, (-1,) if self._positions is None else self._positions).flatten(2)
+            here = self._batch.gather_at(x, (-1,) if self._positions is None else self._positions)
+            here = rearrange(here, "row position ... -> row position (...)")
             if self._positions is None:
                 here = here.squeeze(1)
             if self._values is None:
