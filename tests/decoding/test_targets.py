@@ -126,5 +126,10 @@ def test_sets_of_targets_are_checked(tiny_model, items):
         resolve_all([OWN, OWN], tiny_model, items, space)
     with pytest.raises(ValueError, match="at least one target"):
         resolve_all([], tiny_model, items, space)
+
+
+@pytest.mark.unchecked("a choice that there is not")
+def test_unusable_targets_are_raised_or_left_out(tiny_model, items):
+    space = tiny_model.answer_space(items.prompts)
     with pytest.raises(ValueError, match="found 'skip'"):
         resolve_all([OWN], tiny_model, items, space, unusable="skip")
