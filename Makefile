@@ -6,7 +6,7 @@ VENV ?= $(if $(CONSTRAINTS),.venv,.venv-newest)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test types figures docs notebooks bench truth lock matrix clean
+.PHONY: demo test checked types figures docs notebooks bench truth lock matrix clean
 
 demo: $(STAMP)
 	$(BIN)/brewlens run
@@ -16,6 +16,12 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/typos
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder -m "not slow and not accelerator"
+
+# Part of the tests, with annotations checked as they run: the rooms on arrays, and what touches a model.
+checked: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --checked -n auto --dist loadscope -m "not slow and not accelerator" \
+	  tests/stats tests/tasks tests/decoding tests/lifecycle tests/intervention tests/planted tests/views \
+	  tests/test_model.py tests/test_capturing.py tests/test_injection_taps.py tests/test_kv_cache.py
 
 types: $(STAMP)
 	$(BIN)/pyright

@@ -108,8 +108,8 @@ class Batch:
 
 
 def fitted(
-    values: Float[Tensor, "*some width"], x: Float[Tensor, "row position *width"]
-) -> Float[Tensor, "*some *width"]:
+    values: Float[Tensor, "*some width"], x: Float[Tensor, "row position ..."]
+) -> Float[Tensor, "..."]:
     """Values as a hook's tensor has them: its type, its device, and its heads apart if it keeps them so.
 
     Raises:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from brewlens.model import HookedModel
 
 Found = Iterator[tuple[Int[Tensor, "row"], tuple[AnswerLogits, ...]]]
-States = dict[int, Float[Tensor, "prompt step d_model"]]
+States = dict[int, Float[Tensor, "prompt _ d_model"]]
 Path = tuple[int, ...]
 
 
@@ -97,7 +97,7 @@ def _chunks(rows: Rows, here: Int[Tensor, "row"], most: int) -> Iterator[Int[Ten
     yield _by_layer(rows, chunk)
 
 
-def _by_layer(rows: Rows, parts: Sequence[Int[Tensor, "row"]]) -> Int[Tensor, "row"]:
+def _by_layer(rows: Rows, parts: Sequence[Int[Tensor, "_"]]) -> Int[Tensor, "row"]:
     chunk = torch.cat(list(parts))
     return chunk[torch.argsort(rows.layers[chunk], stable=True)]
 
@@ -118,7 +118,7 @@ class _Group:
 
     model: HookedModel
     rows: Rows
-    place: Int[Tensor, "prompt"]
+    place: Int[Tensor, "every_prompt"]
     prefix: int
     filled: DynamicCache | None
     tails: dict[Path, list[Path]]

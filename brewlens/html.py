@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from numbers import Integral, Real
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -92,14 +93,14 @@ def code(text: str, *, lines: int = 40) -> Html:
 
 
 def sparkline(
-    values: Iterable[float],
+    values: Iterable[SupportsFloat],
     what: str,
     *,
     axis: str = "layer",
     low: float | None = None,
     high: float | None = None,
     line: float | None = None,
-    band: tuple[Iterable[float], Iterable[float]] | None = None,
+    band: tuple[Iterable[SupportsFloat], Iterable[SupportsFloat]] | None = None,
     color: str = "currentColor",
     labels: Sequence[object] | None = None,
 ) -> Html:

@@ -343,7 +343,7 @@ class HookedModel:
 
     def last_residuals(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         batch_tokens: int | None = None,
         dtype: torch.dtype = torch.float32,

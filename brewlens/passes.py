@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class Swept:
     """
 
     rows: Int[Tensor, "row"]
-    taps: Mapping[str, Float[Tensor, "row layer *position width"]]
+    taps: Mapping[str, Float[Tensor, "row layer *position _"]]
     output: AnswerLogits | None
 
     __repr__ = brief
@@ -104,7 +105,7 @@ def collect(
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
     positions: Sequence[int] | None = None,
-) -> tuple[dict[str, Float[Tensor, "prompt layer *position width"]], Any]:
+) -> tuple[dict[str, Float[Tensor, "prompt layer *position _"]], Any]:
     """Taps of every prompt in memory, and the answers if a space is given."""
     values: dict[str, Tensor] = {}
     found, parts = [], []
@@ -118,7 +119,7 @@ def collect(
     return values, reordered(parts, found) if space is not None else None
 
 
-def reordered(parts: Sequence[AnswerLogits | None], found: Sequence[Int[Tensor, "row"]]) -> AnswerLogits:
+def reordered(parts: Sequence[AnswerLogits | None], found: Sequence[Int[Tensor, "_"]]) -> AnswerLogits:
     """Answers of batches in the order of their rows."""
     there = [part for part in parts if part is not None]
     return AnswerLogits.concatenate(there)[torch.argsort(torch.cat(list(found)))]
@@ -139,7 +140,8 @@ class _Buffer:
         """Keep what a hook point holds as entry ``at`` of the layer axis."""
 
         def read(x: Float[Tensor, "row position *width"], hook: Any) -> None:
-            here = self._batch.gather_at(x, (-1,) if self._positions is None else self._positions).flatten(2)
+            here = self._batch.gather_at(x, (-1,) if self._positions is None else self._positions)
+            here = rearrange(here, "row position ... -> row position (...)")
             if self._positions is None:
                 here = here.squeeze(1)
             if self._values is None:

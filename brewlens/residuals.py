@@ -31,7 +31,7 @@ class Residuals:
         tap: ``resid_post``, ``resid_pre``, ``resid_mid``, ``attn_out`` or ``mlp_out``.
     """
 
-    parts: tuple[Float[Tensor, "part layer d_model"], ...]
+    parts: tuple[Float[Tensor, "_ layer d_model"], ...]
     item_ids: tuple[str, ...]
     tokens: tuple[tuple[int, ...], ...]
     model: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -93,11 +94,12 @@ class Rows:
             raise ValueError(f"layers run from 0 to {model.n_layers - 1}, found {where.unique().tolist()}")
         check_positions(positions, shortest)
         number = {ids: k for k, ids in enumerate(dict.fromkeys(targets))}
+        apart = values if several else values.unsqueeze(2)
         return cls(
-            values.reshape(samples * depth, len(positions), width),
+            rearrange(apart, "sample layer position width -> (sample layer) position width"),
             tuple(number),
-            torch.tensor([number[ids] for ids in targets]).repeat_interleave(depth),
-            where.expand(samples, depth).reshape(-1),
+            repeat(torch.tensor([number[ids] for ids in targets]), "sample -> (sample layer)", layer=depth),
+            rearrange(where.expand(samples, depth), "sample layer -> (sample layer)"),
             tuple(positions),
             tap,
             space,

@@ -22,9 +22,29 @@ torch.set_num_threads(1)
 LONGEST = ("test_notebooks.py", "test_interventions.py", "test_cli.py", "test_run.py", "test_truth.py")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--checked", action="store_true", help="check the annotations of brewlens as it runs")
+    parser.addoption("--once", action="store_true", help="run a test with the first of its parameters alone")
+
+
+def pytest_configure(config):
+    if config.getoption("checked"):
+        import checked
+
+        checked.install()
+
+
+def pytest_collection_modifyitems(config, items):
     """The longest files first, so that no worker ends with one of them alone."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    left = items
+    if config.getoption("checked"):
+        left = [item for item in left if not item.get_closest_marker("unchecked")]
+    if config.getoption("once"):
+        left = list({item.nodeid.split("[")[0]: item for item in reversed(left)}.values())[::-1]
+    if len(left) < len(items):
+        config.hook.pytest_deselected(items=list(set(items) - set(left)))
+        items[:] = left
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,7 @@ def _probabilities(readout: Readout, layer: int) -> Float[np.ndarray, "sample cl
     return readout.probabilities[:, layer].astype(np.float64)
 
 
-def _bins(p: Float[np.ndarray, "sample"], bins: int) -> list[Int[np.ndarray, "member"]]:
+def _bins(p: Float[np.ndarray, "sample"], bins: int) -> list[Int[np.ndarray, "_"]]:
     """Rows in bins of equal mass, by ascending ``p``; ties stay in the order of the samples."""
     return np.array_split(np.argsort(p, kind="stable"), min(bins, len(p)))
 

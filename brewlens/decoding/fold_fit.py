@@ -20,9 +20,11 @@ classes)^L`` have none. In noise (810 samples, 28 layers of width 64: 5.2 % shou
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -147,31 +149,33 @@ def fit_layers(
         given = float("nan") if options.C is None else options.C
         C = torch.full((len(x), n_folds), given, dtype=torch.float64, device=x.device)
     sets, rows = target.shape
-    labels = target.repeat_interleave(n_folds, 0)
-    design = design.problems(number.repeat(sets))
+    by_set = partial(rearrange, pattern="layer (set fold) ... -> layer set fold ...", set=sets)
+    labels = repeat(target, "set row -> (set fold) row", fold=n_folds)
+    design = design.problems(repeat(number, "fold -> (set fold)", set=sets))
     hidden = None
     if options.kind == "mlp":
-        stop = (fold == (number[:, None] + 1) % n_folds).repeat(sets, 1)
+        stop = repeat(fold == (number[:, None] + 1) % n_folds, "fold row -> (set fold) row", set=sets)
         trained = train_mlp(design, labels, stop, n_classes, layers, options.mlp)
         weight, bias, logits, iterations = trained.weight, trained.bias, trained.logits, trained.epoch
         units, shift = design.raw(trained.v)
-        hidden = (units.unflatten(1, (sets, n_folds)), shift.unflatten(1, (sets, n_folds)))
+        hidden = (by_set(units), by_set(shift))
         C, gradient = torch.full_like(C, torch.nan), torch.zeros_like(iterations, dtype=torch.float32)
     else:
-        solution = _solver(options)(design, labels, n_classes, C.repeat(1, sets), options.tol, None)
+        strength = repeat(C, "layer fold -> layer (set fold)", set=sets)
+        solution = _solver(options)(design, labels, n_classes, strength, options.tol, None)
         weight, bias = design.raw(solution.v)
         logits, gradient, iterations = solution.logits, solution.gradient, solution.iterations
         lacking = logits[..., 0] == -torch.inf
         bias = bias.masked_fill(lacking, -torch.inf)
-    logits = logits.unflatten(1, (sets, n_folds))
+    held_out = by_set(logits)[:, :, fold, :, torch.arange(rows, device=x.device)]
     return FoldFit(
-        weight.unflatten(1, (sets, n_folds)),
-        bias.unflatten(1, (sets, n_folds)),
+        by_set(weight),
+        by_set(bias),
         hidden,
-        logits[:, :, fold, :, torch.arange(rows, device=x.device)].permute(2, 0, 1, 3),
+        rearrange(held_out, "row layer set answer -> set row layer answer"),
         C,
-        gradient.unflatten(1, (sets, n_folds)),
-        iterations.unflatten(1, (sets, n_folds)),
+        by_set(gradient),
+        by_set(iterations),
     )
 
 

@@ -212,7 +212,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _training(entry: dict[str, Any] | None) -> LensTraining | None:
+def _training(entry: Any) -> LensTraining | None:
     if entry is None:
         return None
     found: dict[str, Any] = {field.name: entry[field.name] for field in fields(LensTraining)}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -267,16 +268,12 @@ def kl_gradient(
             a, c = (p[here].detach().requires_grad_() for p in (weight, bias))
             with torch.enable_grad():
                 h = scale.translate(chunk[:, here], here, a, c)
-                logits = model.vocabulary_logits(h.flatten(0, 1)).float()
+                logits = model.vocabulary_logits(rearrange(h, "row layer width -> (row layer) width")).float()
             # The gradient of KL(p || softmax(z)) with respect to z is softmax(z) - p.
-            slope = (
-                logits.detach()
-                .softmax(-1)
-                .unflatten(0, h.shape[:2])
-                .sub_(final.unsqueeze(1))
-                .div_(len(values))
-            )
-            found = torch.autograd.grad(logits, (a, c), slope.flatten(0, 1))
+            said = rearrange(logits.detach().softmax(-1), "(row layer) token -> row layer token", row=len(h))
+            slope = said.sub_(final.unsqueeze(1)).div_(len(values))
+            every = rearrange(slope, "row layer token -> (row layer) token")
+            found = torch.autograd.grad(logits, (a, c), every)
             weight_gradient[here] += found[0]
             bias_gradient[here] += found[1]
     return weight_gradient, bias_gradient
@@ -324,12 +321,13 @@ class Scale:
     ) -> Float[Tensor, "row some d_model"]:
         """Residuals of a stretch of layers, translated by that stretch of ``A`` and ``c``."""
         z = (h - self.mean[layers]) / self.deviation[layers]
-        return h + self.unit[layers] * (torch.einsum("rli,loi->rlo", z, weight) + bias)
+        turned = einsum(z, weight, "row layer before, layer after before -> row layer after")
+        return h + self.unit[layers] * (turned + bias)
 
     def lens(self, weight: Tensor, bias: Tensor, model: str, unembedding: str) -> TunedLens:
         """The same translators in the residual's own units."""
         w = self.unit[:, :, None] * weight / self.deviation[:, None, :]
-        b = self.unit * bias - torch.einsum("loi,li->lo", w, self.mean)
+        b = self.unit * bias - einsum(w, self.mean, "layer after before, layer before -> layer after")
         return TunedLens(w, b, model, unembedding)
 
     __repr__ = brief

@@ -22,6 +22,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from scipy.special import log_softmax
 
@@ -165,7 +166,7 @@ class Readiness:
         for measure, every in (("hit", scores.hit), ("p_answer", scores.p_answer)):
             values = every[chosen]
             mean = values.mean(axis=1, dtype=np.float64)
-            found = two_way(values.transpose(2, 1, 0), level)
+            found = two_way(rearrange(values, "prompt sample layer -> layer sample prompt"), level)
             for end in ("mean_low", "mean_high"):
                 found[end] = found[end].clip(0, 1)
             tables.append(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
@@ -104,16 +105,17 @@ class Readout:
 
         n, layers, _ = self.logits.shape
         other = np.full((n, layers), np.nan, np.float32) if self.other_mass is None else self.other_mass
+        in_rows = partial(rearrange, pattern="sample layer -> (sample layer)")
         return pd.DataFrame(
             {
-                "id": np.repeat(self.item_ids, layers),
-                "layer": np.tile(np.arange(layers), n),
+                "id": repeat(np.array(self.item_ids), "sample -> (sample layer)", layer=layers),
+                "layer": repeat(np.arange(layers), "layer -> (sample layer)", sample=n),
                 "decoder": self.decoder,
-                "predicted": np.asarray(self.classes)[self.predicted.ravel()],
-                "correct": self.correct(answers).ravel(),
-                "p_answer": self.p_answer(answers).ravel(),
-                "entropy": self.entropy.ravel(),
-                "other_mass": other.ravel(),
+                "predicted": np.asarray(self.classes)[in_rows(self.predicted)],
+                "correct": in_rows(self.correct(answers)),
+                "p_answer": in_rows(self.p_answer(answers)),
+                "entropy": in_rows(self.entropy),
+                "other_mass": in_rows(other),
             }
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,9 +53,9 @@ def read_sequences(
             steps = 1 + len(path)
             states = _states(model, batch.followed_by(path), residuals, steps)
             for at, layer in enumerate(residuals.layers):
-                h = states[at].flatten(0, 1)
+                h = rearrange(states[at], "row step width -> (row step) width")
                 read = model.normed(h if translate is None else translate(h, layer))
-                scores[at].add(path, read.unflatten(0, (len(rows), steps)))
+                scores[at].add(path, rearrange(read, "(row step) width -> row step width", step=steps))
         for at, score in enumerate(scores):
             answer = score.result()
             logits[rows, at], other[rows, at] = answer.logits.numpy(), answer.other_mass.numpy()

@@ -27,7 +27,7 @@ from brewlens.decoding.readout import Readout
 from brewlens.tasks.item import ItemSet
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, csr_matrix
 
 DECODABLE = 0.9  # share of right answers from which on a family counts as decodable from its text
 ROWS = 1500  # rows up to which coordinates are faster; they cost the cube in time, the square in memory
@@ -102,7 +102,7 @@ def surface(
     )
 
 
-def principal_coordinates(counts: csr_array) -> Float[np.ndarray, "row row"]:
+def principal_coordinates(counts: csr_array | csr_matrix) -> Float[np.ndarray, "row row"]:
     """As many coordinates as rows, with the same distances between the rows.
 
     With centred counts ``X`` and ``X X' = U diag(l) U'`` they are ``U diag(sqrt(l))``: a rotation of the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float
 
 from brewlens.figures import theme
@@ -180,7 +181,8 @@ def _draw_panel(ax: Axes, panel: pd.DataFrame, classes: list[str], answer: int, 
         linewidth=0,
         zorder=0,
     )
-    grid = panel["probability"].to_numpy().reshape(layers, len(classes))
+    grid = panel["probability"].to_numpy()
+    grid = rearrange(grid, "(layer answer) -> layer answer", layer=layers)
     for layer, probability in enumerate(grid):
         x, height = ridge(probability)
         y = layer + _HEIGHT * height

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float
 
 from brewlens.figures import theme
@@ -239,7 +240,8 @@ def _draw_sample(ax: Axes, sample: pd.DataFrame) -> None:
         color = theme.decoder(strip["decoder"].iloc[0]).color
         shade = {"color": color, "alpha": 0.1, "linewidth": 0, "zorder": 0}
         ax.fill_between([start + answer, start + answer + 1], 0, layers, **shade)
-        grid = strip["probability"].to_numpy().reshape(layers, len(classes))
+        grid = strip["probability"].to_numpy()
+        grid = rearrange(grid, "(layer answer) -> layer answer", layer=layers)
         _draw_strip(ax, grid, start, answer, color, role)
         _draw_mark(ax, first[mark], spans[mark], mark, color=color, linewidth=1.1)
     _draw_mark(ax, first["fjc"], spans["fjc"], "fjc", color=theme.INK, linewidth=0.9, linestyle=(0, (3, 1.5)))

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 
 from brewlens import html
@@ -111,7 +112,7 @@ class Attribution:
 
         places, values = [(*c, NEVER) for c in self.components], [self.values]
         if self.heads is not None:
-            values.append(self.heads.reshape(len(self), -1))
+            values.append(rearrange(self.heads, "sample layer head -> sample (layer head)"))
             places += [(ATTN, layer, head) for layer, head in np.ndindex(self.heads.shape[1:])]
         frame = pd.DataFrame(places, columns=["component", "layer", "head"])
         numbers = frame[["layer", "head"]].astype("Int64")
@@ -123,7 +124,7 @@ class Attribution:
         import pandas as pd
 
         values, places = self.columns()
-        samples, columns = np.indices(values.shape).reshape(2, -1)
+        samples, columns = rearrange(np.indices(values.shape), "axis sample column -> axis (sample column)")
         classes = np.array(self.classes)
         labels = {
             "id": np.array(self.item_ids)[samples],
@@ -131,7 +132,7 @@ class Attribution:
             "wrong": classes[self.wrong[samples]],
         }
         frame = pd.concat([pd.DataFrame(labels), places.iloc[columns].reset_index(drop=True)], axis=1)
-        return frame.assign(value=values.ravel())
+        return frame.assign(value=rearrange(values, "sample column -> (sample column)"))
 
     def __repr__(self) -> str:
         heads = "" if self.heads is None else f", heads {self.heads.shape[1]} x {self.heads.shape[2]}"

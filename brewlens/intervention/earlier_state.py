@@ -37,7 +37,7 @@ def earlier_state_effects(
     model: HookedModel,
     samples: Samples,
     source: Int[np.ndarray, "sample"],
-    places: Mapping[str, Int[np.ndarray, "sample slot"]],
+    places: Mapping[str, Int[np.ndarray, "sample _"]],
     edits: Sequence[Edit],
     outcomes: Sequence[str],
     experiment: str,

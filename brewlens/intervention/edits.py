@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -222,7 +223,8 @@ def noise(reference: Edit, seed: int = 0) -> Edit:
             for layer in layers
         ]
         drawn = [torch.randn(own.shape[2:], generator=_generator(seed, *place)) for place in places]
-        direction = torch.stack(drawn).reshape(own.shape)
+        pattern = "(sample slot) position width -> sample slot position width"
+        direction = rearrange(drawn, pattern, sample=len(own))
         return own + _scaled(direction.to(own), reference(own, donor, where) - own)
 
     return Edit(f"noise_as_far_as_{reference.name}", apply)

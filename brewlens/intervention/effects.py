@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 
 from brewlens.brief import brief
@@ -88,7 +89,7 @@ def follows(
     n, classes = len(donated), grid.logits.shape[-1]
     likely = np.ones((n, classes)) if expected is None else expected
     own, said, rows = grid.predicted[0], grid.predicted, np.arange(n)[:, None]
-    possible = np.repeat(likely[:, None], own.shape[1], axis=1)
+    possible = repeat(likely, "sample answer -> sample slot answer", slot=own.shape[1])
     np.put_along_axis(possible, own[..., None], 0, -1)
     possible[rows, :, right[:, None]] = 0
     total = possible.sum(-1, keepdims=True)
@@ -119,8 +120,8 @@ def logit_difference(
     """Logit of the donated minus the right answer, with what the donor's own run has there."""
     rows = np.arange(len(answers))
     at = np.maximum(donated, 0)
-    difference = grid.logits[:, rows, :, at] - grid.logits[:, rows, :, answers]  # [sample, arm, slot]
-    difference = difference.swapaxes(0, 1)
+    difference = grid.logits[:, rows, :, at] - grid.logits[:, rows, :, answers]
+    difference = rearrange(difference, "sample arm slot -> arm sample slot")
     full = donor_logits[rows, at] - donor_logits[rows, answers]
     found = _scores(LOGIT_DIFFERENCE, grid, difference)
     return Scores(found.measure, found.before, found.after, full)

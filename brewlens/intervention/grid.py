@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -191,10 +192,10 @@ def run_grid(
             output, after = _inject(
                 model, values, [ids[r] for r in rows.tolist()], space, where, site, memory
             )
-            logits[:, rows] = output.logits.transpose(0, 1)
+            logits[:, rows] = rearrange(output.logits, "sample arm slot answer -> arm sample slot answer")
             doses["cosine"][:, rows], doses["change"][:, rows] = dose(values, recipient)
             if after is not None:
-                doses["kl"][:, rows] = _divergence(after).transpose(0, 1)
+                doses["kl"][:, rows] = rearrange(_divergence(after), "sample arm slot -> arm sample slot")
             done.update(len(rows))
     for values in doses.values():
         values[~written] = torch.nan
@@ -238,9 +239,9 @@ def _inject(
     memory: int | None,
 ) -> tuple[AnswerLogits, AnswerLogits | None]:
     arms, n, slots = values.shape[:3]
-    rows = values.transpose(0, 1).reshape(n, arms * slots, *values.shape[3:])
+    rows = rearrange(values, "arm sample slot position width -> sample (arm slot) position width")
     options = {
-        "layers": where.layers.unsqueeze(1).expand(n, arms, slots).reshape(n, -1),
+        "layers": repeat(where.layers, "sample slot -> sample (arm slot)", arm=arms),
         "positions": site.positions,
         "tap": site.tap,
         "memory": memory,

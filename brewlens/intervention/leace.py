@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -80,7 +81,8 @@ def erase_leace(
     def apply(own: States, donor: States, where: Where) -> States:
         out = own.clone()
         group = groups[where.samples].unsqueeze(1).expand_as(where.layers)
-        for one, layer in torch.stack([group, where.layers], -1).flatten(0, 1).unique(dim=0).tolist():
+        pairs = rearrange([group, where.layers], "of sample slot -> (sample slot) of")
+        for one, layer in pairs.unique(dim=0).tolist():
             here = (group == one) & (where.layers == layer)
             out[here] = eraser(one, layer)(own[here])
         return out

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -78,7 +79,7 @@ class LogitSplitter:
     @torch.no_grad()
     def split(
         self,
-        taps: Mapping[str, Float[Tensor, "row layer width"]],
+        taps: Mapping[str, Float[Tensor, "row layer _"]],
         output: AnswerLogits,
         right: Int[Tensor, "row"],
     ) -> Parts:
@@ -99,8 +100,9 @@ class LogitSplitter:
         scale = self._norm.inverse_scale(final, normed)
         bias = self._columns @ self._norm.bias + self._bias
         embed = taps["resid_pre"][:, :1].float() @ self._before.T
-        added = torch.stack([taps[name].float() @ self._before.T for name in ("attn_out", "mlp_out")], 2)
-        parts = torch.cat([embed, added.flatten(1, 2)], 1) * scale[:, None, None]
+        added = [taps[name].float() @ self._before.T for name in ("attn_out", "mlp_out")]
+        by_block = rearrange(added, "component row layer answer -> row (layer component) answer")
+        parts = torch.cat([embed, by_block], 1) * scale[:, None, None]
         values = torch.cat([bias.expand(len(final), 1, -1), parts], 1)
         wrong = output.logits.scatter(1, right.unsqueeze(1), -torch.inf).argmax(1)
         row = torch.arange(len(right))
@@ -111,7 +113,9 @@ class LogitSplitter:
             before = (self._before[right] - self._before[wrong]) * scale.unsqueeze(1)
             heads, rest = self._heads(taps["z"], taps["attn_out"], before)
             every = torch.cat([heads, rest.unsqueeze(-1)], -1)
-            error = max(error, self._adds_up("heads", every.flatten(0, 1), lead[:, 2::2].flatten()))
+            every = rearrange(every, "row layer head -> (row layer) head")
+            attention = rearrange(lead[:, 2::2], "row layer -> (row layer)")
+            error = max(error, self._adds_up("heads", every, attention))
         return Parts(wrong, values, heads, error)
 
     def _heads(
@@ -125,18 +129,19 @@ class LogitSplitter:
         for layer, block in enumerate(self._model.bridge.blocks):
             weight = block.attn.W_O.float()
             bias = None if block.attn.b_O is None else block.attn.b_O.float()
-            heads = z[:, layer].to(weight).reshape(len(z), *weight.shape[:2])
+            heads = rearrange(z[:, layer].to(weight), "row (head width) -> row head width", head=len(weight))
             direction, constant = before, torch.zeros(len(z))
             if POST_NORM in block.submodules:
                 norm = _by_rows(getattr(block, POST_NORM), block.attn.W_O)
                 frozen = FrozenNorm.of(norm, self._model.d_model)
-                given = torch.einsum("rhk,hkd->rd", heads, weight)
+                given = einsum(heads, weight, "row head width, head width d_model -> row d_model")
                 given = (given if bias is None else given + bias).cpu()
                 constant = before @ frozen.bias
                 scale = frozen.inverse_scale(given, attn_out[:, layer].float())
                 direction = frozen.before(before) * scale.unsqueeze(1)
             direction = direction.to(weight)
-            found.append((torch.einsum("hkd,rd->rhk", weight, direction) * heads).sum(-1).cpu())
+            along = einsum(weight, direction, "head width d_model, row d_model -> row head width")
+            found.append((along * heads).sum(-1).cpu())
             rest.append(constant if bias is None else constant + (direction @ bias).cpu())
         return torch.stack(found, 1), torch.stack(rest, 1)
 

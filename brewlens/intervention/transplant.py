@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from einops import repeat
 from jaxtyping import Bool, Float, Int
 
 from brewlens.intervention import effects
@@ -163,7 +164,8 @@ def _cells(samples: Samples, grid: Grid, said: Int[np.ndarray, "sample"]) -> Ite
         (INTO_WRONG, unchanged, (said == answer) & (own != answer), (ALL,)),
         (INTO_RIGHT, right, (said != answer) & (own == answer), (ALL,)),
     ):
-        eligible: Bool[np.ndarray, "sample slot"] = np.repeat(pairs[:, None], grid.layers.shape[1], axis=1)
+        eligible: Bool[np.ndarray, "sample slot"]
+        eligible = repeat(pairs, "sample -> sample slot", slot=grid.layers.shape[1])
         for cell in samples.cells(grid, scores, grid.layers, eligible, outcomes, "layer"):
             yield changed(cell, labels={**cell.labels, "edit": edit})
 

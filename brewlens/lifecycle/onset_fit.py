@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 
 from brewlens.brief import brief
@@ -111,7 +112,7 @@ def fit_group(
     least = least_gain + parameters * np.log(n) / (2 * n)
     return found, OnsetFit(
         n=n,
-        present=gain > least,
+        present=bool(gain > least),
         gain=gain,
         least_gain=float(least),
         prior=prior.onset,
@@ -171,7 +172,7 @@ class _States:
     def guess(self) -> Float[np.ndarray, "layer"]:
         """Share of hits before the onset, of the classes as they are in the group."""
         weight = np.bincount(self.target, minlength=self._shape[0]) / len(self.target)
-        return np.einsum("c,cl->l", weight, self._marginal[..., AHEAD:].sum(axis=-1))
+        return einsum(weight, self._marginal[..., AHEAD:].sum(axis=-1), "answer, answer layer -> layer")
 
     def steps(self) -> Steps:
         """Evidence of each layer for each step between states."""
@@ -217,14 +218,16 @@ class _States:
         """Shares of the right answer's levels in a state, and its share of hits."""
         n_layers = self.right.shape[1]
         code = self.right + LEVELS * np.arange(n_layers)
-        counts = np.bincount(code.ravel(), weight.ravel(), n_layers * LEVELS).reshape(n_layers, LEVELS)
+        counts = np.bincount(code.ravel(), weight.ravel(), n_layers * LEVELS)
+        counts = rearrange(counts, "(layer level) -> layer level", level=LEVELS)
         total = counts.sum(axis=0) + _with_hits(np.ones(LEVELS), start)
         hit = float(np.clip(total[AHEAD:].sum() / total.sum(), least, most))
         total = _with_hits(total, hit)
         layer = _rows(counts + BORROWED * total)
         both = np.minimum(weight[:, 1:], weight[:, :-1])
         pair = self.right[:, :-1] * LEVELS + self.right[:, 1:]
-        pairs = np.bincount(pair.ravel(), both.ravel(), LEVELS**2).reshape(LEVELS, LEVELS)
+        pairs = np.bincount(pair.ravel(), both.ravel(), LEVELS**2)
+        pairs = rearrange(pairs, "(before level) -> before level", level=LEVELS)
         # How a level follows on another, over what it would be by itself, is the same at all layers.
         follows = _rows(pairs + BORROWED * total) / total
         found = layer[:, None] * follows

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
@@ -152,8 +153,9 @@ def studentised(
         columns: Sums over each cluster, first all of the observed, then the same under the null.
         pairs: Columns of numerator and denominator of each ratio.
     """
-    by_resample = columns.swapaxes(0, 1)
-    sums, products = columns.sum(axis=-1), by_resample @ by_resample.swapaxes(1, 2)
+    by_resample = rearrange(columns, "column resample cluster -> resample column cluster")
+    by_cluster = rearrange(columns, "column resample cluster -> resample cluster column")
+    sums, products = columns.sum(axis=-1), by_resample @ by_cluster
     which = np.concatenate([pairs, pairs + len(columns) // 2], axis=1).T
     part, among, part_null, among_null = sums[which]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -196,7 +198,7 @@ def permute(
     ready: Readout,
     lifecycle: Lifecycle,
     cells: Int[np.ndarray, "sample"],
-    groups: Mapping[str, Int[np.ndarray, "row"]],
+    groups: Mapping[str, Int[np.ndarray, "_"]],
     labels: Int[np.ndarray, "sample"],
     *,
     linked: Int[np.ndarray, "sample"] | None = None,
@@ -217,7 +219,7 @@ def permute(
         seed: Of the permutations.
     """
     classes, answer = np.unique(available.target_index(lifecycle.answers), return_inverse=True)
-    tables = [contributions(available, ready, lifecycle, c) for c in classes]
+    tables = [contributions(available, ready, lifecycle, c) for c in classes.tolist()]
     index = {name: k for k, name in enumerate(tables[0])}
     values = np.stack([np.stack(list(t.values())) for t in tables], axis=-1).astype(np.float64)
     sample, cell = np.arange(len(answer)), np.unique(cells, return_inverse=True)[1]
@@ -226,8 +228,8 @@ def permute(
     others = counts.sum(axis=1)[cell] - 1
     paired = others > 0
     weight = np.where(paired, 1 / np.maximum(others, 1), 0.0)
-    total = np.einsum("nc,knc->kn", counts[cell], values) * weight
-    flat = values.reshape(len(index), -1)
+    total = einsum(counts[cell], values, "sample answer, column sample answer -> column sample") * weight
+    flat = rearrange(values, "column sample answer -> column (sample answer)")
 
     pairs = np.array([(index[s.column], index[s.among]) for s in STATISTICS.values()])
 

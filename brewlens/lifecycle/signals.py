@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from scipy.special import entr, softmax
 
@@ -108,8 +109,11 @@ class Signals:
         return pd.DataFrame(
             {
                 "id": np.repeat(np.array(self.item_ids, dtype=object), layers),
-                "layer": np.tile(np.arange(layers), n),
-                **{name: getattr(self, name).ravel() for name in BY_LAYER},
+                "layer": repeat(np.arange(layers), "layer -> (sample layer)", sample=n),
+                **{
+                    name: rearrange(getattr(self, name), "sample layer -> (sample layer)")
+                    for name in BY_LAYER
+                },
             }
         )
 

@@ -280,7 +280,9 @@ def _events(
     """The planted tokens of one sample, given its noise and the name of its program."""
     digit = np.eye(len(DIGITS))
     right, wrong = digit[truth.answer[row]], digit[truth.wrong[row]]
-    onset, ready, lost = truth.available_from[row], truth.ready_from[row], truth.ready_until[row]
+    onset, ready, lost = (
+        int(layers[row]) for layers in (truth.available_from, truth.ready_from, truth.ready_until)
+    )
     found = []
     if onset != NEVER:
         found.append(Event(word("available", program), "available", onset, right))
@@ -290,7 +292,7 @@ def _events(
     elif ready != NEVER:
         found.append(Event(word("write", program), "write", ready, None, right))
     elif truth.kind[row] == "misresolved":
-        found.append(Event(word("write", program), "write", truth.written[row], None, wrong))
+        found.append(Event(word("write", program), "write", int(truth.written[row]), None, wrong))
     if lost != NEVER:
         found.append(Event(word("overwrite", program), "overwrite", lost, wrong))
     if noisy:

@@ -31,7 +31,7 @@ def evaluate(
     model: str | Path | torch.nn.Module,
     items: Iterable[Item],
     batch_tokens: int = 16_384,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: Tokenizer | PreTrainedTokenizerBase | None = None,
 ) -> pd.DataFrame:
     """Ask a model every item, and say whether it is right under two decision rules.
 

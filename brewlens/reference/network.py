@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -180,19 +181,22 @@ def _block(
     norm2: Tensor, gate_up: Tensor, down: Tensor, heads: int, kv_heads: int, eps: float,
 ) -> Tensor:  # fmt: skip
     """One pre-norm block: grouped causal attention, then SwiGLU; the residual stays float32."""
-    batch, steps, width = x.shape
-    dtype, head_dim, group = qkv.dtype, width // heads, heads // kv_heads
+    batch, steps, _ = x.shape
+    dtype = qkv.dtype
     y = F.linear(_rms(x, norm1, eps).to(dtype), qkv, bias)
-    y = y.view(batch, steps, heads + 2 * kv_heads, head_dim).transpose(1, 2)
+    y = rearrange(y, "batch step (head width) -> batch head step width", head=heads + 2 * kv_heads)
     qk, v = y.split([heads + kv_heads, kv_heads], dim=1)
     first, second = qk.chunk(2, dim=-1)
     q, k = (qk * cos + torch.cat([-second, first], dim=-1) * sin).split([heads, kv_heads], dim=1)
-    q = q.reshape(batch * kv_heads, group * steps, head_dim)
-    k, v = (z.reshape(batch * kv_heads, steps, head_dim) for z in (k, v))
-    scores = torch.bmm(q, k.transpose(1, 2)).view(batch * kv_heads, group, steps, steps).add_(mask)
-    pattern = scores.softmax(-1).view(batch * kv_heads, group * steps, steps)
-    z = torch.bmm(pattern, v).view(batch, heads, steps, head_dim).transpose(1, 2)
-    x = x + F.linear(z.reshape(batch, steps, width), o)
+    # Heads that share a key and value are one matrix product.
+    q = rearrange(q, "batch (kv group) step width -> (batch kv) (group step) width", kv=kv_heads)
+    k, v = (rearrange(z, "batch kv step width -> (batch kv) step width") for z in (k, v))
+    scores = torch.bmm(q, k.mT)
+    scores = rearrange(scores, "pair (group step) key -> pair group step key", step=steps).add_(mask)
+    pattern = rearrange(scores.softmax(-1), "pair group step key -> pair (group step) key")
+    z = torch.bmm(pattern, v)
+    merged = "(batch kv) (group step) width -> batch step (kv group width)"
+    x = x + F.linear(rearrange(z, merged, batch=batch, step=steps), o)
     gate, up = F.linear(_rms(x, norm2, eps).to(dtype), gate_up).chunk(2, dim=-1)
     return x + F.linear(F.silu(gate) * up, down)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Int, UInt8
 
 from brewlens.figures import examples, theme
@@ -117,7 +118,8 @@ def packed(trace: Trace, rows: Sequence[int] | Int[np.ndarray, "row"]) -> bytes:
         "samples": _columns(trace, rows.tolist()),
     }
     text = json.dumps(record, separators=(",", ":")).encode()
-    blocks = (quantised(r, rows).transpose(0, 2, 1).tobytes() for r in readouts)
+    by_class = (rearrange(quantised(r, rows), "row layer answer -> row answer layer") for r in readouts)
+    blocks = (values.tobytes() for values in by_class)
     return len(text).to_bytes(4, "little") + text + b"".join(blocks)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Real
 from scipy.stats import t as t_distribution
 from scipy.stats import ttest_1samp
 
@@ -75,7 +75,7 @@ def t_estimate(value: float, se: float, df: float, n: int, clusters: int, level:
 
 
 def clustered_mean(
-    values: Float[np.ndarray, "sample"], clusters: Labels | None = None, level: float = 0.95
+    values: Real[np.ndarray, "sample"], clusters: Labels | None = None, level: float = 0.95
 ) -> Estimate | None:
     """Mean over samples with a cluster-robust t interval; None where there is no sample.
 
@@ -111,7 +111,7 @@ def clustered_mean(
 
 
 def bounded_mean(
-    values: Float[np.ndarray, "sample"],
+    values: Bool[np.ndarray, "sample"] | Real[np.ndarray, "sample"],
     low: float,
     high: float,
     clusters: Labels | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from scipy.stats import binomtest, norm, permutation_test
 
 from brewlens.stats.means import Estimate, clustered_mean
@@ -12,8 +12,8 @@ from brewlens.stats.shares import effective_size, kish_size
 
 
 def paired_difference(
-    a: Bool[np.ndarray, "sample"] | Float[np.ndarray, "sample"],
-    b: Bool[np.ndarray, "sample"] | Float[np.ndarray, "sample"],
+    a: Bool[np.ndarray, "sample"] | Real[np.ndarray, "sample"],
+    b: Bool[np.ndarray, "sample"] | Real[np.ndarray, "sample"],
     clusters: Labels | None = None,
     level: float = 0.95,
 ) -> Estimate | None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
@@ -47,7 +47,7 @@ class Bootstrap:
 
 
 def hierarchical_bootstrap(
-    values: Float[np.ndarray, "sample *rest"],
+    values: Shaped[np.ndarray, "sample *rest"],
     levels: Sequence[Labels],
     statistic: Callable[[Any], Any] = np.mean,
     *,

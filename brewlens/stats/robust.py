@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from einops import einsum
 from jaxtyping import Float, Int
 
 Labels = Sequence[Any] | np.ndarray
@@ -83,8 +84,9 @@ def contrast(
         within = np.cumsum(sizes[shared]) - sizes[shared]
         gram = np.add.reduceat(basis[inside, :, None] * basis[inside, None, :], within, axis=0)
         square, turn = np.linalg.eigh(gram)
-        turned = np.einsum("gij,i->gj", turn, direction) / _root(1 - square)
-        adjusted = np.repeat(np.einsum("gij,gj->gi", turn, turned), sizes[shared], axis=0)
+        turned = einsum(turn, direction, "cluster column axis, column -> cluster axis") / _root(1 - square)
+        adjusted = einsum(turn, turned, "cluster column axis, cluster axis -> cluster column")
+        adjusted = np.repeat(adjusted, sizes[shared], axis=0)
         influence[inside] = (basis[inside] * adjusted).sum(axis=1)
     se = float(np.sqrt(np.square(sums(influence * residual)).sum()))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
 from brewlens.stats.means import Estimate, t_estimate
 from brewlens.stats.robust import Labels, cluster_codes, contrast
 
 
 def trend(
-    hits: Bool[np.ndarray, "sample"] | Float[np.ndarray, "sample"],
+    hits: Bool[np.ndarray, "sample"] | Real[np.ndarray, "sample"],
     steps: Int[np.ndarray, "sample"] | Float[np.ndarray, "sample"],
     clusters: Labels | None = None,
     strata: Labels | None = None,

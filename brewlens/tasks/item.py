@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from brewlens import html
 from brewlens.brief import brief
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from jaxtyping import Int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,12 @@ class ItemSet(Sequence[Item]):
         return len(self.items)
 
     @overload
-    def __getitem__(self, index: int) -> Item: ...
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
 
     @overload
     def __getitem__(self, index: slice) -> ItemSet: ...
 
-    def __getitem__(self, index: int | slice) -> Item | ItemSet:
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | ItemSet:
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         return self.items[index]
@@ -104,7 +106,7 @@ class ItemSet(Sequence[Item]):
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
 
-    def select(self, rows: Iterable[int]) -> ItemSet:
+    def select(self, rows: Iterable[int] | Int[np.ndarray, "row"]) -> ItemSet:
         """The items at ``rows``, in that order, with the same partners and provenance."""
         return ItemSet(tuple(self.items[r] for r in rows), self.partners, self.provenance)
 

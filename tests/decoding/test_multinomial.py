@@ -171,6 +171,7 @@ def test_what_does_not_converge_says_so():
     assert (cut.gradient > cut.tol).all()
 
 
+@pytest.mark.unchecked("arrays that do not fit, and a kind that there is not")
 def test_useless_input_is_refused():
     x, y = planted()
     _, train = all_but_one(len(y))

@@ -148,6 +148,7 @@ def test_tables_by_hand(tiny_model, items):
     np.testing.assert_array_equal(few.readout("own").logits, found.readout("own").logits[[8, 0]])
 
 
+@pytest.mark.unchecked("a version that there is not")
 def test_readiness_refuses_what_does_not_fit(tiny_model, items):
     found, residuals, space = measured(tiny_model, items[:2], targets=(OWN, CONSTANT))
     with pytest.raises(ValueError, match="not the same samples"):

@@ -72,6 +72,7 @@ def test_targets_resolve_to_one_prompt_per_item(any_model, items):
     assert found[CONTEXTLESS] == (quote[len(quote) - 1 :],) * len(items)
 
 
+@pytest.mark.unchecked("a stand-in for a model")
 def test_a_prompt_behind_which_answers_are_cut_otherwise_is_refused_by_name(items):
     model = Joining()
     space = AnswerSpace.derive(model.token_ids, model.decode, items.prompts[:1])
@@ -105,7 +106,9 @@ def test_answers_of_several_tokens_are_checked_whole(tiny_model, items):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("a", "guess", "x"), "kind 'guess'"),
+        pytest.param(
+            ("a", "guess", "x"), "kind 'guess'", marks=pytest.mark.unchecked("a kind that there is not")
+        ),
         (("a", "few_shot"), "a text, found text None"),
         (("a", "paraphrase", ""), "a text, found text ''"),
         (("a", "own", "x"), "no text"),
@@ -123,5 +126,10 @@ def test_sets_of_targets_are_checked(tiny_model, items):
         resolve_all([OWN, OWN], tiny_model, items, space)
     with pytest.raises(ValueError, match="at least one target"):
         resolve_all([], tiny_model, items, space)
+
+
+@pytest.mark.unchecked("a choice that there is not")
+def test_unusable_targets_are_raised_or_left_out(tiny_model, items):
+    space = tiny_model.answer_space(items.prompts)
     with pytest.raises(ValueError, match="found 'skip'"):
         resolve_all([OWN], tiny_model, items, space, unusable="skip")

@@ -151,6 +151,10 @@ def test_what_is_no_posterior_is_refused():
         onset_curve(np.array([[np.nan, 0.5]]))
     with pytest.raises(ValueError, match="found \\(0, 3\\)"):
         onset_curve(np.zeros((0, 3)))
+
+
+@pytest.mark.unchecked("arrays that do not fit")
+def test_posteriors_of_other_samples_are_refused():
     with pytest.raises(ValueError, match="same samples and layers"):
         restricted_difference(certain(np.array([1])), certain(np.array([1, 2])))
 

@@ -136,6 +136,7 @@ def test_settings_are_kept_and_used():
     assert life.outcome.tolist() == ["misresolved"]
 
 
+@pytest.mark.unchecked("arrays that do not fit")
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="unknown taxonomy 'papre'"):
         classify(*[np.zeros(1)] * 5, taxonomy="papre")

@@ -422,6 +422,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="carries noise up to 32"):
             plant(replace(truth, difficulty=np.full(10, 100.0)))
 
+    @pytest.mark.unchecked("an architecture that there is not")
     def test_an_unknown_architecture(self):
         with pytest.raises(ValueError, match="there are qwen2, llama"):
             config("gpt5", Layout(8), 300)  # type: ignore[arg-type]

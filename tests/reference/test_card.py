@@ -70,7 +70,7 @@ def test_command_of_a_default_recipe(finished, items, tmp_path):
 
 
 def test_training_programs_are_no_evaluation(finished):
-    seen = ItemSet(tuple(islice(training_programs(0, False), 20)))
+    seen = ItemSet(tuple(islice(training_programs(0, "all"), 20)))
     with pytest.raises(ValueError, match="20 items belong to the training universe"):
         write_card(finished, seen)
 

@@ -15,7 +15,7 @@ from brewlens.tasks import names
 
 @pytest.fixture(scope="module")
 def programs():
-    return list(islice(training_programs(0, False), 5000))
+    return list(islice(training_programs(0, "all"), 5000))
 
 
 @pytest.fixture(scope="module")

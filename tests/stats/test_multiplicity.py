@@ -22,9 +22,10 @@ def test_benjamini_hochberg_by_loop():
     table[:, :5] = p.reshape(6, 5)
     found = benjamini_hochberg(table)
     assert np.allclose(found[:, :5].ravel(), slow) and np.isnan(found[:, 5:]).all()
-    assert np.isnan(benjamini_hochberg([np.nan])).all() and benjamini_hochberg([]).shape == (0,)
+    assert np.isnan(benjamini_hochberg(np.array([np.nan]))).all()
+    assert benjamini_hochberg(np.zeros(0)).shape == (0,)
     with pytest.raises(ValueError):
-        benjamini_hochberg([1.2])
+        benjamini_hochberg(np.array([1.2]))
 
 
 def test_benjamini_hochberg_keeps_its_rate():

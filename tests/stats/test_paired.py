@@ -91,6 +91,7 @@ def test_finds_what_is_there_and_nothing_in_noise():
         assert np.mean([p(a, b) < 0.05 for a, b in signal]) >= 0.9, name
 
 
+@pytest.mark.unchecked("arrays that do not fit")
 def test_what_is_not_a_pair():
     hits = np.zeros(3, bool)
     with pytest.raises(ValueError, match=r"\(3,\) and \(2,\)"):

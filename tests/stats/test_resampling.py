@@ -106,6 +106,6 @@ def test_between_seeds():
     assert (found.mean, found.sd, found.n) == pytest.approx((values.mean(), values.std(ddof=1), 5))
     one = between(values[:1])
     assert one.mean == 0.3 and np.isnan(one.sd) and one.high == np.inf
-    assert between([]) is None
+    assert between(values[:0]) is None
     wide = norm.ppf(0.975) * values.std(ddof=1) / np.sqrt(5)
     assert found.high - found.mean > 1.3 * wide

@@ -93,5 +93,9 @@ def test_edges():
     assert trend(steps[:2] == 1, steps[:2]).high == np.inf  # a line through two points
     with pytest.raises(ValueError, match="two levels in one stratum"):
         trend(hits, steps, strata=steps)
+
+
+@pytest.mark.unchecked("arrays that do not fit")
+def test_a_level_for_each_sample():
     with pytest.raises(ValueError, match=r"\(90,\) and \(3,\)"):
-        trend(hits, steps[:3])
+        trend(np.zeros(90, bool), np.arange(3))

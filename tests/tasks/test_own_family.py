@@ -139,7 +139,9 @@ def test_names_of_brewlens_are_refused(name):
         ({"answer": (1, 2)}, "named like a column"),
         ({"depth": ()}, "needs different levels"),
         ({"depth": (1, 1)}, "needs different levels"),
-        ({"depth": (1.5,)}, "needs different levels"),
+        pytest.param(
+            {"depth": (1.5,)}, "needs different levels", marks=pytest.mark.unchecked("a wrong level")
+        ),
         ({"width": (1, 2)}, r"called with rng and its factors, as own\(rng, width\)"),
         ({"depth": (1, 2)}, r"must return a sketch .* for \(2,\) it gave None"),
     ],
