@@ -15,9 +15,12 @@ another one. That concerns single rows: there the median row is compared, and fl
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import architectures
@@ -28,9 +31,10 @@ from tiny import LAYERS, WIDTH
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from brewlens import growing, injection
+from brewlens import growing, injection, kv_cache
 from brewlens.answer_logits import AnswerLogits
 from brewlens.answers import AnswerSpace
+from brewlens.kv_cache import PrefixCache
 from brewlens.loading import load_model
 from brewlens.model import HookedModel, ModelError
 from brewlens.rows import Rows
@@ -68,6 +72,39 @@ GROWS = {
     "exaone4": True,
     "bitnet": True,
     "jetmoe": True,
+}
+# TransformerLens' attention bridge of each, where it is not the one with rotary embeddings handed in.
+ROTARY = "PositionEmbeddingsAttentionBridge"
+BRIDGES = {
+    "gpt2": "JointQKVAttentionBridge",
+    "pythia": "JointQKVPositionEmbeddingsAttentionBridge",
+    "phi3": "JointQKVPositionEmbeddingsAttentionBridge",
+    "gptj": "AttentionBridge",
+    "deepseek_v2": "MLAAttentionBridge",
+    "bloom": "BloomAttentionBridge",
+    "recurrent_gemma": None,
+    "jamba": "AttentionBridge",
+    "opt": "AttentionBridge",
+    "gpt_bigcode": "JointQKVAttentionBridge",
+    "falcon_alibi": "ALiBiJointQKVAttentionBridge",
+    "mpt": "MPTALiBiAttentionBridge",
+    "cohere2": "_Cohere2AttentionBridge",
+    "smollm3": "_SmolLM3AttentionBridge",
+    "exaone4": "_Exaone4AttentionBridge",
+    "bitnet": "_BitNetAttentionBridge",
+    "jetmoe": "_JetMoeAttentionBridge",
+}
+# Bridges of encoders, of models whose code is not part of transformers, and bases that no architecture uses.
+NOT_BUILT = {
+    "CodeGenAttentionBridge": "TransformerLens 4.3 cannot run CodeGen: no embed_positions",
+    "GlmMoeDsaAttentionBridge": "TransformerLens 4.3 calls its indexer with a deprecated keyword",
+    "NativeForwardAttentionBridge": "T5Gemma: an encoder",
+    "T5Gemma2MergedAttentionBridge": "T5Gemma 2: an encoder",
+    "_BaichuanAttentionBridge": "code of its own on the hub",
+    "_InternLM2AttentionBridge": "code of its own on the hub",
+    "_LLaDAAttentionBridge": "code of its own on the hub",
+    "_LLaDA2FusedAttentionBridge": "code of its own on the hub",
+    "_OpenAIGPTJointQKVAttentionBridge": "the first GPT keeps no cache",
 }
 ROUTED = ("mixtral", "deepseek_v2", "qwen3_next", "jamba")
 # OPT's blocks run their MLP on rows and positions in one axis, which a batch that grows upsets.
@@ -237,11 +274,13 @@ def folders(tmp_path_factory):
 def subject(request, folders):
     architecture, dtype = request.param
     folder = folders(architecture)
-    raw, exact = (
-        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
-        for _ in range(2)
-    )
-    return Subject(architecture, load_model(folder, device="cpu", dtype=dtype), raw, exact.float())
+
+    def plain() -> PreTrainedModel:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+
+    raw = plain()
+    exact = raw if dtype == "float32" else plain().float()
+    return Subject(architecture, load_model(folder, device="cpu", dtype=dtype), raw, exact)
 
 
 @pytest.fixture(params=["growing", "padded"])
@@ -272,6 +311,43 @@ def test_it_loads_and_says_how_it_injects(subject):
     assert subject.model.grows == subject.model.check.grows == GROWS[subject.architecture]
     assert bool(subject.model.check.refused) != subject.model.grows
     assert ("padded" in str(subject.model.check)) != subject.model.grows
+
+
+def test_it_has_the_attention_that_is_listed(subject):
+    found = {type(part).__name__ for part in kv_cache._attentions(subject.model.bridge)}
+    listed = BRIDGES.get(subject.architecture, ROTARY)
+    assert found == (set() if listed is None else {listed})
+
+
+def test_every_attention_bridge_is_in_the_matrix():
+    """A new one of TransformerLens must be looked at: give it a small model, or a reason."""
+    from transformer_lens import model_bridge
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+
+    there = set()
+    for part in ("generalized_components", "supported_architectures"):
+        package = import_module(f"{model_bridge.__name__}.{part}")
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            for name, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
+                if issubclass(kind, AttentionBridge) and kind.__module__ == module.name:
+                    there.add(name)
+    assert there == {ROTARY, *BRIDGES.values()} - {None} | set(NOT_BUILT)
+
+
+@pytest.mark.parametrize(
+    "subject", [(name, "float32") for name, grows in GROWS.items() if grows], indirect=True, ids=str
+)
+def test_tokens_behind_a_prefix_say_what_the_whole_prompt_says(subject):
+    """The prefix reaches every attention: without it they say something else."""
+    model = subject.model
+    for tokens in model.ids(TARGETS[2:]):
+        whole = model.read_from(model.batch([tokens]), lambda x, hook: x[:, len(x[0]) - 2 :])
+        filled = model.prefix_cache(model.batch([tokens[:-2]]))
+        cache = PrefixCache(filled, torch.zeros(1, dtype=torch.long))
+        behind = model.read_from(model.batch([tokens[-2:]]), lambda x, hook: x, cache)
+        alone = model.read_from(model.batch([tokens[-2:]]), lambda x, hook: x)
+        assert (behind - whole).abs().max() <= EXACT * whole.abs().max()
+        assert (alone - whole).abs().max() > 1e-2 * whole.abs().max()
 
 
 def test_capture_equals_one_prompt_at_a_time(subject):

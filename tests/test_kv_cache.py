@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from pkgutil import iter_modules
 
-import architectures
 import pytest
 import torch
-from test_architectures import GROWS
 from transformers import DynamicCache
 
 from brewlens import kv_cache
-from brewlens.kv_cache import Handover, PrefixCache
+from brewlens.kv_cache import Handover
 from brewlens.loading import load_model
 from brewlens.model import HookedModel, ModelError
 from brewlens.selfcheck import TESTED
-
-# Bridges of encoders, of models whose code is not part of transformers, and bases that no architecture uses.
-NOT_BUILT = {
-    "CodeGenAttentionBridge": "TransformerLens 4.3 cannot run CodeGen: no embed_positions",
-    "GlmMoeDsaAttentionBridge": "TransformerLens 4.3 calls its indexer with a deprecated keyword",
-    "NativeForwardAttentionBridge": "T5Gemma: an encoder",
-    "T5Gemma2MergedAttentionBridge": "T5Gemma 2: an encoder",
-    "_BaichuanAttentionBridge": "code of its own on the hub",
-    "_InternLM2AttentionBridge": "code of its own on the hub",
-    "_LLaDAAttentionBridge": "code of its own on the hub",
-    "_LLaDA2FusedAttentionBridge": "code of its own on the hub",
-    "_OpenAIGPTJointQKVAttentionBridge": "the first GPT keeps no cache",
-}
 
 
 def attentions(model: HookedModel) -> list[torch.nn.Module]:
@@ -118,37 +100,3 @@ def test_a_model_takes_its_cache_under_any_name():
 
     assert kv_cache._argument(Renamed()) == "memory"
     assert kv_cache._argument(Untyped()) == "past_key_values"
-
-
-@pytest.mark.parametrize("architecture", [name for name, grows in GROWS.items() if grows])
-def test_what_stands_behind_a_prefix_says_what_the_whole_prompt_says(architecture, tmp_path):
-    model = load_model(architectures.build(architecture, tmp_path), device="cpu")
-    ids = model.ids(['# The value of total is "', "b = 2\nb = b + 3\n# b: '"])
-    for tokens in ids:
-        whole = model.read_from(model.batch([tokens]), lambda x, hook: x[:, -2:])
-        filled = model.prefix_cache(model.batch([tokens[:-2]]))
-        cache = PrefixCache(filled, torch.zeros(1, dtype=torch.long))
-        behind = model.read_from(model.batch([tokens[-2:]]), lambda x, hook: x, cache)
-        alone = model.read_from(model.batch([tokens[-2:]]), lambda x, hook: x)
-        assert (behind - whole).abs().max() <= 5e-5 * whole.abs().max()
-        assert (alone - whole).abs().max() > 1e-2 * whole.abs().max()
-
-
-def test_every_attention_bridge_is_in_the_matrix(tmp_path):
-    """A new one of TransformerLens must be looked at: give it a small model, or a reason."""
-    from transformer_lens import model_bridge
-    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
-
-    there = set()
-    for part in ("generalized_components", "supported_architectures"):
-        package = import_module(f"{model_bridge.__name__}.{part}")
-        for found in iter_modules(package.__path__, f"{package.__name__}."):
-            for name, kind in inspect.getmembers(import_module(found.name), inspect.isclass):
-                if issubclass(kind, AttentionBridge) and kind.__module__ == found.name:
-                    there.add(name)
-    built = set()
-    for architecture in GROWS:
-        model = load_model(architectures.build(architecture, tmp_path / architecture), device="cpu")
-        built |= {type(part).__name__ for part in attentions(model)}
-    assert not built & set(NOT_BUILT)
-    assert there - built - set(NOT_BUILT) == set()
