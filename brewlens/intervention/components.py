@@ -124,7 +124,7 @@ class Attribution:
         import pandas as pd
 
         values, places = self.columns()
-        samples, columns = rearrange(np.indices(values.shape), "axis sample column -> axis (sample column)")
+        samples, columns = rearrange(np.indices(values.shape), "index sample column -> index (sample column)")
         classes = np.array(self.classes)
         labels = {
             "id": np.array(self.item_ids)[samples],

@@ -84,8 +84,10 @@ def contrast(
         within = np.cumsum(sizes[shared]) - sizes[shared]
         gram = np.add.reduceat(basis[inside, :, None] * basis[inside, None, :], within, axis=0)
         square, turn = np.linalg.eigh(gram)
-        turned = einsum(turn, direction, "cluster column axis, column -> cluster axis") / _root(1 - square)
-        adjusted = einsum(turn, turned, "cluster column axis, cluster axis -> cluster column")
+        turned = einsum(turn, direction, "cluster column turned, column -> cluster turned") / _root(
+            1 - square
+        )
+        adjusted = einsum(turn, turned, "cluster column turned, cluster turned -> cluster column")
         adjusted = np.repeat(adjusted, sizes[shared], axis=0)
         influence[inside] = (basis[inside] * adjusted).sum(axis=1)
     se = float(np.sqrt(np.square(sums(influence * residual)).sum()))
