@@ -108,7 +108,10 @@ def plot_outcomes(trace: Trace, *, taxonomy: str = "repaired", ax: Axes | None =
             drawn = ax.errorbar(
                 x,
                 y,
-                xerr=[x - low, high - x],
+                xerr=[
+                    (x - low).tolist(),
+                    (high - x).tolist(),
+                ],  # arrays of one number: numpy 1.25 to 2.3 warns
                 fmt=theme.OUTCOME_MARKERS[outcome],
                 color=color,
                 markersize=4.2,
