@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import beartype
 import jaxtyping
 
 EAGER = jaxtyping.jaxtyped
+GUARD = "TYPE_CHECKING"
 CONFIGURATION = beartype.BeartypeConf(is_pep484_tower=True)  # an int is a float, as PEP 484 has it
 
 
@@ -83,17 +85,18 @@ def _when_called(function: Callable, typechecker: Callable) -> Callable:
 
 
 def _resolved(function: Callable) -> dict[str, typing.Any]:
-    names = {**vars(sys.modules[function.__module__]), **_only_for_types(function.__module__)}
-    names |= inspect.getclosurevars(function).nonlocals
+    names = {**vars(sys.modules[function.__module__]), **inspect.getclosurevars(function).nonlocals}
+    written = set(re.findall(r"\w+", " ".join(map(str, function.__annotations__.values()))))
+    for name, node in _only_for_types(function.__module__).items():
+        if name in written:
+            exec(compile(ast.Module([node], []), function.__module__, "exec"), names)
     return typing.get_type_hints(function, names, include_extras=True)
 
 
 @functools.cache
-def _only_for_types(module: str) -> dict[str, typing.Any]:
-    """What a module imports under ``TYPE_CHECKING``."""
+def _only_for_types(module: str) -> dict[str, ast.stmt]:
+    """What a module imports under ``TYPE_CHECKING``: names, and the statements that bring them."""
     tree = ast.parse(Path(sys.modules[module].__file__).read_text(encoding="utf-8"))
-    names: dict[str, typing.Any] = {}
-    for node in tree.body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            exec(compile(ast.Module(node.body, []), module, "exec"), names)
-    return names
+    blocks = [node.body for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == GUARD]
+    imports = [node for body in blocks for node in body]
+    return {alias.asname or alias.name: node for node in imports for alias in node.names}

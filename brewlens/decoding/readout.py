@@ -77,7 +77,7 @@ class Readout:
         where = {c: k for k, c in enumerate(self.classes)}
         if unknown := sorted({a for a in answers if a not in where}):
             raise ValueError(f"answers {unknown[:5]} are not among the classes {list(self.classes)}")
-        return np.array([where[a] for a in answers])
+        return np.array([where[a] for a in answers], dtype=np.int64)
 
     def correct(self, answers: Sequence[str]) -> Bool[np.ndarray, "sample layer"]:
         """Whether the arg max over the classes is the right answer."""

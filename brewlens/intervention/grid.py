@@ -144,7 +144,7 @@ def run_grid(
     arms: Sequence[Arm],
     space: AnswerSpace,
     *,
-    layers: Sequence[int] | Int[Tensor, "sample slot"] | None = None,
+    layers: Sequence[int] | Int[Tensor, "*sample slot"] | None = None,
     site: Site = LAST,
     memory: int | None = None,
     progress: bool = False,

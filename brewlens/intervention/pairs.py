@@ -183,7 +183,7 @@ def _own_states(
 
 def _pairs_of(
     recipients: Int[np.ndarray, "recipient"],
-    twin_at: Int[np.ndarray, "recipient"],
+    twin_at: Int[np.ndarray, "chosen"],
     good: Bool[np.ndarray, "prompt"],
     classes: Int[np.ndarray, "prompt"],
     count: int,

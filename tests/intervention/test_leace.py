@@ -70,6 +70,7 @@ def test_each_sample_is_erased_by_its_own_family_and_fold(setting):
     assert changed[1] > 2 * changed[0]
 
 
+@pytest.mark.unchecked("arrays that do not fit")
 def test_refusals(setting):
     values, classes, families, folds = setting
     with pytest.raises(ValueError, match="same samples"):

@@ -167,7 +167,7 @@ class TestPlanted:
         model, _, trace = case
         rows = np.flatnonzero(trace.lifecycle.outcome == "unresolved")
         said = {trace.lifecycle.output[row] for row in rows}
-        never = [row for row in rows if trace.lifecycle.answers[row] not in said]
+        never = [row for row in rows.tolist() if trace.lifecycle.answers[row] not in said]
         table = rescue(model, trace.select(never), least=1, progress=False)
         assert set(table.policy) == {NO_EDIT} and table.layer.isna().all()
         assert (table.net_accuracy == 0).all() and np.isnan(table.broken).all()

@@ -204,6 +204,12 @@ class TestMeans:
         torch.testing.assert_close(means[0], residuals.values[1::2].mean(0), atol=1e-6, rtol=0)
         with pytest.raises(ValueError, match="none in another fold"):
             subspace_means(space, residuals.values, everyone, np.zeros(len(residuals), dtype=int))
+
+    @pytest.mark.unchecked("arrays that do not fit")
+    def test_samples_that_differ_are_refused(self, residuals):
+        half = torch.arange(len(residuals)) % 2
+        space = Subspace("learned", torch.eye(WIDTH)[:, :2].expand(2, LAYERS, WIDTH, 2), half)
+        everyone = ["all"] * len(residuals)
         with pytest.raises(ValueError, match="same samples"):
             subspace_means(space, residuals.values[1:], everyone, half.numpy())
 

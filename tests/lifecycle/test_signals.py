@@ -288,5 +288,10 @@ def test_too_little_to_learn_from():
     assert detect_resolved(found, confidence, np.ones(60, dtype=bool), clusters) is None
     with pytest.raises(ValueError, match="more than one group"):
         detect_resolved(found, confidence, resolved, np.zeros(60), groups=np.arange(60))
+
+
+@pytest.mark.unchecked("arrays that do not fit")
+def test_every_sample_has_a_confidence():
+    found, confidence, resolved, clusters = samples(60, 5, (1.0, 1.0))
     with pytest.raises(ValueError, match="for 60 samples"):
         detect_resolved(found, confidence[:-1], resolved, clusters)

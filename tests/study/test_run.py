@@ -196,6 +196,7 @@ def test_a_folder_that_cannot_be_is_refused_before_the_work(plan, tmp_path, not_
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.unchecked("no decoders in their places")
 def test_a_second_run_recomputes_nothing(finished, plan, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     monkeypatch.setattr(bl.HookedModel, "forward", None)
