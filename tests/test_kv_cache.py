@@ -56,12 +56,13 @@ def test_a_keyword_that_no_bridge_knows_costs_nothing(fresh):
 
 def test_hooks_of_the_handover_are_gone_afterwards(fresh):
     with handed_on_as(fresh, "keys_and_values"):
-        before = [len(part._forward_pre_hooks) for part in attentions(fresh)]
-        fresh.prefix_cache(fresh.encode(["abc"]))
-        with pytest.raises(RuntimeError), fresh.handing(DynamicCache()):
-            assert [len(p._forward_pre_hooks) for p in attentions(fresh)] == [n + 1 for n in before]
+        again = HookedModel.from_bridge(fresh.bridge, fresh.tokenizer)
+        before = [len(part._forward_pre_hooks) for part in attentions(again)]
+        again.prefix_cache(again.encode(["abc"]))
+        with pytest.raises(RuntimeError), again.handing(DynamicCache()):
+            assert [len(p._forward_pre_hooks) for p in attentions(again)] == [n + 1 for n in before]
             raise RuntimeError
-        assert [len(part._forward_pre_hooks) for part in attentions(fresh)] == before
+        assert [len(part._forward_pre_hooks) for part in attentions(again)] == before
 
 
 def test_an_attention_that_reads_no_cache_is_named_with_versions_and_time(fresh, monkeypatch, caplog):

@@ -75,7 +75,7 @@ def test_the_figure_draws_the_table(trace):
     table = accuracy_table(trace, "computing")
     for name, rows in table.groupby("decoder"):
         drawn = np.unique(lines[name].get_ydata()) if rows["layer"].isna().any() else lines[name].get_ydata()
-        assert np.allclose(drawn, rows["accuracy"]), name
+        assert np.allclose(np.asarray(drawn, float), rows["accuracy"].to_numpy(float)), name
         if not rows["layer"].isna().any():
             assert lines[name].get_xdata().tolist() == list(range(6))
     bands = [c.get_paths()[0].vertices[:, 1] for c in ax.collections if len(c.get_paths()) == 1]

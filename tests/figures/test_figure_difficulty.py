@@ -94,7 +94,7 @@ def test_slopes_of_onsets_are_shares_of_the_depth_per_level(trace):
     others = [(item.factors["branch_type"], item.factors["condition_type"]) for item in items]
     columns = [[item.factors["depth"] for item in items]]
     columns += [[own == other for own in others] for other in set(others)]
-    slope = np.linalg.lstsq(np.array(columns, dtype=float).T, np.array(value))[0][0]
+    slope = np.linalg.lstsq(np.array(columns, dtype=float).T, np.array(value), rcond=None)[0][0]
     assert row["slope"] == pytest.approx(slope) and row["slope_low"] < slope < row["slope_high"]
 
 

@@ -168,7 +168,7 @@ def test_onsets_of_joint_landmarks_agree_with_the_slow_way(trace):
 def test_the_figure_draws_the_table(trace, table):
     ax = Figure().add_subplot()
     assert plot_landmarks(trace, family="loop", ax=ax) is ax
-    rows = table[table["family"] == "loop"].set_index(["landmark", "curve"])
+    rows = table[table["family"] == "loop"].set_index(["landmark", "curve"]).sort_index(kind="stable")
     bars = {}
     for patch in ax.patches:
         bars.setdefault(patch.get_gid(), []).append(patch)

@@ -43,7 +43,7 @@ def test_slope_is_least_squares_within_strata():
     keep = rng.random(810) < 0.6  # unbalanced, so that strata matter
     hits, steps, strata = hits[keep], steps[keep], strata[keep]
     design = np.concatenate([np.eye(9)[strata], steps[:, None]], axis=1)
-    expected = np.linalg.lstsq(design, hits.astype(float))[0][-1]
+    expected = np.linalg.lstsq(design, hits.astype(float), rcond=None)[0][-1]
     names = np.array(list("abcdefghi"))[strata]
     assert trend(hits, steps, strata=names).value == pytest.approx(expected)
     two = trend(hits[steps < 2], steps[steps < 2])
