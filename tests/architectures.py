@@ -199,7 +199,7 @@ def network(architecture: str, seed: int = 0, **changes: Any) -> hf.PreTrainedMo
     config.update(changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = hf.AutoModelForCausalLM.from_config(config)
+        model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         for name, parameter in model.named_parameters():
             if "norm" in name or ".ln_" in name or name.endswith("bias"):
                 # Fresh norms and biases are ones and zeros; then leaving them out would not show.
