@@ -106,7 +106,7 @@ class TestFit:
         np.testing.assert_allclose(losses[0], naive.losses[0], rtol=1e-5)
         np.testing.assert_allclose(losses, naive.losses, rtol=5e-3)
         torch.testing.assert_close(basis, naive.basis, atol=0.1, rtol=0)
-        # The soft caps of the tiny Gemma 2 leave no gradient at its first block: what moves there is rounding.
+        # Soft caps of the tiny Gemma 2 leave no gradient at its first block: what moves there is rounding.
         if (any_model.name, layer) == ("gemma2", 0):
             assert np.ptp(naive.losses) < 1e-5
         else:
