@@ -10,7 +10,7 @@ otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -218,8 +218,7 @@ def _prefixes(
         at = torch.arange(width, device=batch.tokens.device)
         real = at < batch.lengths.unsqueeze(1)
         places = (start[torch.tensor(filled)[part].to(start.device)].unsqueeze(1) + at)[real]
-        layers: Sequence[Any] = model.prefix_cache(batch).layers
-        for number, layer in enumerate(layers):
+        for number, layer in enumerate(cast(list[Any], model.prefix_cache(batch).layers)):
             for store, state in ((keys, layer.keys), (values, layer.values)):
                 if state is None or state.ndim != 4 or state.shape[-2] != width:
                     raise NoCache(f"{model.name} keeps no key and value of every token in block {number}")
