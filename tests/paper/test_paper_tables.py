@@ -268,13 +268,15 @@ def test_files_are_the_same_bytes_and_the_csv_is_exact(trace, tables, tmp_path):
     for name in ("claims", "accuracy", "effects_transplant"):
         made = tables[name]
         text = before[tmp_path / "paper" / f"{name}.csv"].decode()
-        read = pd.read_csv(io.StringIO(text), float_precision="round_trip")
+        read = pd.read_csv(io.StringIO(text), dtype=str)  # its parser of floats rounds, by version
         heads = [re.sub(r" \[.*\]$", "", head) for head in read.columns]
         assert heads == list(made.frame.columns)
         assert [head for head in read.columns if "[" in head]
         for head, column in zip(read.columns, heads, strict=True):
             if pd.api.types.is_float_dtype(made.frame[column]):
-                np.testing.assert_array_equal(read[head].to_numpy(float), made.frame[column].to_numpy(float))
+                np.testing.assert_array_equal(
+                    [float(x) for x in read[head]], made.frame[column].to_numpy(float)
+                )
     assert (
         (tmp_path / "paper" / "outcomes.csv").read_text().startswith("family,rule,outcome,value [share of ")
     )
