@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -22,9 +21,7 @@ def stage(name: str) -> Iterator[None]:
         _stage.reset(token)
 
 
-def bar(
-    over: Iterable | None = None, *, shown: bool, work: str, unit: str, total: int | None = None
-) -> tqdm[Any]:
+def bar(over: Iterable | None = None, *, shown: bool, work: str, unit: str, total: int | None = None) -> tqdm:
     """A progress bar, shown or not.
 
     Args:

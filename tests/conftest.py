@@ -32,6 +32,8 @@ def pytest_configure(config):
         import checked
 
         checked.install()
+        # beartype draws the item of a sequence that it checks, within the strategies of hypothesis too.
+        config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside strategies")
 
 
 def pytest_collection_modifyitems(config, items):
