@@ -1,8 +1,8 @@
 """Allocator: memory of large tensors is kept between forwards, in the process of the command line.
 
-glibc takes a large buffer from the system and hands it back when it is freed. Every
-forward then has its pages cleared and mapped anew. With both thresholds above the size of a batch the buffers
-stay. Memory that was once in use is kept until the process ends.
+glibc takes a large buffer from the system and hands it back when it is freed. Every forward then has its
+pages cleared and mapped anew. With both thresholds above the size of a batch the buffers stay. Memory that
+was once in use is kept until the process ends.
 """
 
 from __future__ import annotations
